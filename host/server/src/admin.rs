@@ -1,0 +1,103 @@
+//! The admin API: everything under `/admin`, for agents, operators and the command line.
+//!
+//! Every request carries `Authorization: Bearer <FRONTDESK_ADMIN_TOKEN>`. Without it the answer is 401 for every path and
+//! method alike, so nobody learns what exists. The token is compared by its SHA-256 digest in constant time.
+//!
+//! - **Who acts**: `X-Frontdesk-Agent` names the person (at most 64 bytes, printable) in the audit log. Taking over,
+//!   replying and handing back need it, because Meta lets only a person answer late; elsewhere `admin` is the default.
+//! - **Errors** are `{"error":{"code","message"}}`: the code is stable and for programs, the message is for people.
+//! - **Lists** take `limit` (1 to 200, default 50) and `before`, which is the `next_before` of the page before;
+//!   `next_before` is null on the last page.
+//! - **Changes** are written to the audit log in the transaction that makes them, without the customer's words.
+//!
+//! | route | does |
+//! |-------|------|
+//! | `GET /admin/status` | this replica, backlog, outbox, tickets, Pages, engines |
+//! | `GET /admin/policies` | the serving revision of each chain, and the latest changes of state |
+//! | `GET /admin/audit` | who did what |
+//! | `GET /admin/conversations`, `GET /admin/conversations/{id}` | conversations; one with transcript, ticket, window |
+//! | `GET /admin/conversations/{id}/turns`, `…/by-psid/{page_id}/{psid}/turns` | what was decided, and why |
+//! | `POST /admin/conversations/{id}/takeover`, `…/reply`, `…/handback` | see [`crate::handover`] |
+//! | `GET /admin/turns/{turn_id}` | the whole record of one turn |
+//! | `GET /admin/tickets`, `GET /admin/tickets/{id}`, `POST …/resolve` | matters for people |
+//! | `GET /admin/outbox/unknown`, `…/failed`, `POST /admin/outbox/{id}/settle` | sends in doubt |
+//! | `GET /admin/pages`, `POST /admin/pages/{id}/resume` | whether a Page may send |
+//! | `/admin/knowledge…` | documents in, out, and searched |
+
+mod access;
+mod conversations;
+mod error;
+mod knowledge;
+mod outbox;
+mod pages;
+mod request;
+mod status;
+mod tickets;
+mod turns;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+
+use crate::app::App;
+use access::TokenDigest;
+use error::AdminError;
+
+/// Largest JSON body of an ordinary request, in bytes; an agent's longest reply fits several times.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Everything under `/admin`, behind the token.
+pub fn router(app: Arc<App>) -> Router {
+    let token = TokenDigest::of(&app.secrets.admin_token);
+    let routes = Router::new()
+        .route("/status", get(status::status))
+        .route("/policies", get(status::policies))
+        .route("/audit", get(status::audit))
+        .route("/conversations", get(conversations::list))
+        .route("/conversations/{id}", get(conversations::show))
+        .route("/conversations/{id}/turns", get(turns::of_conversation))
+        .route("/conversations/by-psid/{page_id}/{psid}/turns", get(turns::of_psid))
+        .route("/conversations/{id}/takeover", post(conversations::take_over))
+        .route("/conversations/{id}/reply", post(conversations::reply))
+        .route("/conversations/{id}/handback", post(conversations::hand_back))
+        .route("/turns/{turn_id}", get(turns::show))
+        .route("/tickets", get(tickets::list))
+        .route("/tickets/{id}", get(tickets::show))
+        .route("/tickets/{id}/resolve", post(tickets::resolve))
+        .route("/outbox/unknown", get(outbox::unknown))
+        .route("/outbox/failed", get(outbox::failed))
+        .route("/outbox/{id}/settle", post(outbox::settle))
+        .route("/pages", get(pages::list))
+        .route("/pages/{id}/resume", post(pages::resume))
+        .route("/knowledge", get(knowledge::list))
+        .route("/knowledge/search", get(knowledge::search))
+        .route("/knowledge/{id}", delete(knowledge::delete))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route(
+            "/knowledge/text",
+            post(knowledge::add_text).layer(DefaultBodyLimit::max(knowledge::TEXT_BODY_BYTES_MAX)),
+        )
+        .route(
+            "/knowledge/file",
+            post(knowledge::add_file).layer(DefaultBodyLimit::max(knowledge::FILE_BODY_BYTES_MAX)),
+        )
+        .fallback(|| async { AdminError::NoSuchRoute })
+        .method_not_allowed_fallback(|| async { AdminError::WrongMethod })
+        .layer(middleware::from_fn_with_state(token, access::require_token))
+        .layer(middleware::map_response(guard))
+        .with_state(app);
+    Router::new().nest("/admin", routes)
+}
+
+/// Answers hold customers' words: no cache keeps them, no page frames them.
+async fn guard(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

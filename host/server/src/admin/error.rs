@@ -1,0 +1,108 @@
+//! What the admin API answers when it does not do what was asked.
+//!
+//! The caller holds the admin token, so messages say plainly what was found and what to do. What only an operator can
+//! mend (the database, a model) is logged here, once, and answered with 503.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::access::AGENT_BYTES_MAX;
+use crate::handover::HandoverError;
+use crate::knowledge::{IngestError, KnowledgeError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("give the admin token as `Authorization: Bearer <token>`")]
+    Unauthorized,
+    #[error("there is no such path in the admin API; host/ARCHITECTURE.md lists them")]
+    NoSuchRoute,
+    #[error("this path does not take this method")]
+    WrongMethod,
+    #[error("there is no {what} {id}")]
+    NotFound { what: &'static str, id: String },
+    #[error("X-Frontdesk-Agent is missing: this is done by a person, so name them (at most {AGENT_BYTES_MAX} bytes)")]
+    AgentMissing,
+    #[error("X-Frontdesk-Agent must be 1 to {AGENT_BYTES_MAX} bytes of printable UTF-8")]
+    AgentName,
+    #[error("the body does not fit: {problem}")]
+    Body { problem: String },
+    #[error("the query does not fit: {problem}")]
+    Query { problem: String },
+    #[error("{field}: {problem}")]
+    Field { field: &'static str, problem: String },
+    #[error("the body is larger than this path takes: 8 MiB for a document, 64 KiB for anything else")]
+    TooLarge,
+    #[error("{what} is {found}, so this cannot be done: expected {expected}")]
+    State { what: &'static str, found: String, expected: &'static str },
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error(transparent)]
+    Knowledge(#[from] KnowledgeError),
+    #[error("the database did not do it")]
+    Database {
+        #[from]
+        source: sqlx::Error,
+    },
+}
+
+impl AdminError {
+    pub fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Field { field, problem: problem.into() }
+    }
+
+    pub fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { what, id: id.to_string() }
+    }
+
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no_such_route"),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
+            Self::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            Self::AgentMissing => (StatusCode::BAD_REQUEST, "agent_missing"),
+            Self::AgentName => (StatusCode::BAD_REQUEST, "agent_name"),
+            Self::Body { .. } => (StatusCode::BAD_REQUEST, "body"),
+            Self::Query { .. } => (StatusCode::BAD_REQUEST, "query"),
+            Self::Field { .. } => (StatusCode::BAD_REQUEST, "field"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::State { .. } => (StatusCode::CONFLICT, "state"),
+            Self::Handover(error) => match error {
+                HandoverError::NoConversation { .. } => (StatusCode::NOT_FOUND, "not_found"),
+                HandoverError::Text { .. } => (StatusCode::BAD_REQUEST, "text"),
+                HandoverError::NotOurs => (StatusCode::CONFLICT, "not_ours"),
+                HandoverError::PageCannotSend { .. } => (StatusCode::CONFLICT, "page_cannot_send"),
+                HandoverError::WindowClosed { .. } => (StatusCode::CONFLICT, "window_closed"),
+                HandoverError::NeverWrote => (StatusCode::CONFLICT, "window_closed"),
+                HandoverError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
+            },
+            Self::Ingest(IngestError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::Ingest(error) if error.is_callers_fault() => (StatusCode::BAD_REQUEST, "document"),
+            Self::Ingest(_) | Self::Knowledge(_) => (StatusCode::SERVICE_UNAVAILABLE, "knowledge"),
+            Self::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
+        }
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status_and_code();
+        let mut message = self.to_string();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            tracing::error!(error = &self as &dyn std::error::Error, code, "an admin request failed");
+            if code == "database" {
+                // Details of statements and addresses stay in the log.
+                message = "the database did not do it: nothing was changed; the host's log says why".to_owned();
+            }
+        }
+        let mut response = (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

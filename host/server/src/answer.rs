@@ -1,0 +1,227 @@
+//! Drafting an answer from passages, and checking that the passages carry it.
+//!
+//! A [`Drafter`] gets the customer's text, the passages that retrieval found and the parts of the prompt that the tone
+//! policy made; it gives back a text whose sentences name the passages they rest on, or declines. Three kinds:
+//!
+//! - the extractive answerer quotes the best passage word for word, and declines unless it covers the question;
+//! - two model adapters (OpenAI-compatible, Anthropic) send one prompt (`prompt`) and read the citations back.
+//!
+//! Whatever the drafter, [`evidence`] decides: a factual sentence that its passages do not carry is cut, and an answer of
+//! which nothing factual is left is declined. A drafter can therefore not smuggle an invented fact past the gate by
+//! citing something.
+//!
+//! Nothing here reads the database or knows policies; prompts, answers and keys are never logged.
+
+mod anthropic;
+mod endpoint;
+pub mod evidence;
+mod extractive;
+mod model;
+mod openai;
+mod prompt;
+pub mod sentences;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+pub use evidence::{EvidenceSettings, gate};
+pub use extractive::Extractive;
+pub use settings::{EndpointSettings, ModelSettings};
+
+use crate::knowledge::{Embedder, SecretSourceError};
+
+/// Most characters of customer text, history, instructions and passages that a prompt may hold together.
+pub const PROMPT_CHARACTERS_MAX: usize = 120_000;
+
+/// Everything a draft may rest on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DraftRequest {
+    /// The customer's text of this turn, joined by newlines.
+    pub question: String,
+    /// Earlier messages, oldest first: author (`customer`, `bot` or `agent`) and text.
+    #[serde(default)]
+    pub history: Vec<(String, String)>,
+    /// Parts of the system prompt, in order: title and text.
+    #[serde(default)]
+    pub instructions: Vec<(String, String)>,
+    /// Few-shot pairs: what a customer wrote, how the Page answers.
+    #[serde(default)]
+    pub examples: Vec<(String, String)>,
+    /// ISO 639-1 code of the language to answer in; `None`: the question's.
+    pub language: Option<String>,
+    /// Longest answer, in characters; 0: no limit of its own.
+    #[serde(default)]
+    pub max_characters: usize,
+    /// `None`: the setting's.
+    pub temperature: Option<f32>,
+    #[serde(default)]
+    pub passages: Vec<PassageRef>,
+}
+
+/// A passage as a drafter sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PassageRef {
+    pub id: String,
+    pub title: String,
+    pub source: String,
+    pub text: String,
+    /// The curated question, for an entry of a FAQ.
+    pub question: Option<String>,
+    /// How well it fits, 0 to 1 (see `knowledge::Hit::score`).
+    pub score: f32,
+    pub language: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum DraftOutcome {
+    Drafted(Drafted),
+    /// The passages do not answer the question.
+    Declined(Declined),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drafted {
+    /// What may be sent: citations stripped, unsupported sentences cut.
+    pub text: String,
+    pub sentences: Vec<CitedSentence>,
+    pub evidence: Evidence,
+    /// What wrote it, for the record: `extractive`, or the model as its service named it.
+    pub model: String,
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+    /// What was sent to the model, for the record; empty when no model was asked.
+    pub prompt: String,
+    /// Sentences that the gate cut, for the record.
+    #[serde(default)]
+    pub cut: Vec<CitedSentence>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Declined {
+    /// One sentence for the record and the agent; holds no customer text.
+    pub reason: String,
+    pub model: String,
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+    pub prompt: String,
+    /// Sentences that the gate cut when nothing was left.
+    #[serde(default)]
+    pub cut: Vec<CitedSentence>,
+}
+
+/// A sentence of the answer and what it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CitedSentence {
+    pub text: String,
+    pub passage_ids: Vec<String>,
+    /// How much of the sentence its passages carry, 0 to 1. 1 for sentences that state no fact.
+    pub support: f32,
+    /// False for greetings, thanks, offers of help and questions.
+    pub factual: bool,
+    /// Why it is not supported; `None` when it is.
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+/// The numbers that escalation judges by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Factual sentences that were drafted, cut ones included.
+    pub sentences: u32,
+    /// How many of them the passages carry.
+    pub supported: u32,
+    /// Best fit among the passages that the answer cites, 0 to 1.
+    pub best_score: f32,
+    /// See [`evidence::confidence`].
+    pub confidence: f32,
+}
+
+/// Why no draft could be made. Retries have been spent already.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    #[error("model.{field} is {found}, expected {expected}")]
+    Settings { field: &'static str, found: String, expected: &'static str },
+    #[error(transparent)]
+    Secret(#[from] SecretSourceError),
+    #[error("the HTTP client for the model cannot be built: {reason}")]
+    Client { reason: String },
+    #[error("the prompt has {found} characters, at most {PROMPT_CHARACTERS_MAX} are sent")]
+    PromptTooLong { found: usize },
+    #[error("the model at {host} did not answer within {timeout:?} ({attempts} attempts)")]
+    Timeout { host: String, timeout: Duration, attempts: u32 },
+    #[error("the model at {host} cannot be reached: {reason} ({attempts} attempts)")]
+    Unreachable { host: String, reason: String, attempts: u32 },
+    #[error("the model at {host} asks to slow down (status {status}, {attempts} attempts)")]
+    RateLimited { host: String, status: u16, attempts: u32 },
+    #[error("the model at {host} failed with status {status} ({attempts} attempts)")]
+    Unavailable { host: String, status: u16, attempts: u32 },
+    #[error("the model at {host} refused the request with status {status} ({kind}); check model.model, model.base_url and the key")]
+    Refused { host: String, status: u16, kind: String },
+    #[error("the model at {host} sent an answer that cannot be read: {reason}")]
+    Malformed { host: String, reason: String },
+    #[error("the model at {host} sent more than {limit} bytes")]
+    TooLarge { host: String, limit: usize },
+    #[error("the evidence check could not compare languages: {0}")]
+    Embed(#[from] crate::knowledge::EmbedError),
+}
+
+impl DraftError {
+    /// Whether the turn may be tried again later without anybody changing a setting.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::Unreachable { .. } | Self::RateLimited { .. } | Self::Unavailable { .. }
+        )
+    }
+
+    /// A short, constant name for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Settings { .. } | Self::Secret(_) | Self::Client { .. } => "settings",
+            Self::PromptTooLong { .. } => "prompt_too_long",
+            Self::Timeout { .. } => "timeout",
+            Self::Unreachable { .. } => "unreachable",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Refused { .. } => "refused",
+            Self::Malformed { .. } => "malformed",
+            Self::TooLarge { .. } => "too_large",
+            Self::Embed(_) => "embed",
+        }
+    }
+}
+
+/// Writes answers.
+pub trait Drafter: Send + Sync + fmt::Debug {
+    /// Makes one draft, already through the evidence gate.
+    fn draft<'a>(&'a self, request: &'a DraftRequest) -> BoxFuture<'a, Result<DraftOutcome, DraftError>>;
+
+    /// For logs and metrics: the provider and model, no secret.
+    fn name(&self) -> &str;
+}
+
+/// Builds the drafter that the settings choose. `embedder` lets the evidence gate compare an answer with passages of
+/// another language; without one such sentences count as unsupported.
+pub fn drafter(
+    settings: &ModelSettings,
+    embedder: Option<Arc<dyn Embedder>>,
+) -> Result<Arc<dyn Drafter>, DraftError> {
+    settings.check()?;
+    match settings {
+        ModelSettings::Extractive { score_min } => Ok(Arc::new(Extractive::new(*score_min))),
+        ModelSettings::Openai(endpoint) => {
+            let wire = openai::OpenAi::new(endpoint)?;
+            Ok(Arc::new(model::ModelDrafter::new(wire, endpoint, embedder)?))
+        }
+        ModelSettings::Anthropic(endpoint) => {
+            let wire = anthropic::Anthropic::new(endpoint)?;
+            Ok(Arc::new(model::ModelDrafter::new(wire, endpoint, embedder)?))
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Wires the parts and runs them until stopped. `main`, the tests and the benchmark start the same [`Server`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use secrecy::SecretString;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::answer::{self, Drafter};
+use crate::db;
+use crate::embedded::{Engines, EnginesConfig};
+use crate::inbox::Inbox;
+use crate::knowledge::{self, Knowledge};
+use crate::outbox::Outbox;
+use crate::policies::Policies;
+use crate::queue::{Queue, WakeUps};
+use crate::secrets::Secrets;
+use crate::settings::Settings;
+
+/// How long running turns and sends may take to end after a stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// What every part of the host may use.
+pub struct App {
+    /// All settings, checked.
+    pub settings: Settings,
+    /// App secrets, verify token, admin token, Page tokens.
+    pub secrets: Secrets,
+    /// The database.
+    pub pool: PgPool,
+    /// Redis, or what stands for it.
+    pub queue: Queue,
+    /// Sends wake-ups without waiting.
+    pub wake_ups: WakeUps,
+    /// Makes deliveries durable.
+    pub inbox: Inbox,
+    /// The serving policy revisions, by chain.
+    pub policies: Policies,
+    /// The Page's knowledge.
+    pub knowledge: Arc<Knowledge>,
+    /// Drafts answers.
+    pub drafter: Arc<dyn Drafter>,
+    /// Sends what was committed.
+    pub outbox: Outbox,
+    /// Supervised Postgres and Valkey, when there are no addresses of one's own.
+    pub engines: Option<Engines>,
+    /// Renders the metrics page.
+    pub metrics: PrometheusHandle,
+    /// For outgoing calls that are not to Meta.
+    pub http: reqwest::Client,
+    /// When this process started.
+    pub started: Instant,
+    /// This process, in claims and status pages.
+    pub replica: String,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+/// Which parts a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Webhook, admin API, health, metrics.
+    pub serve: bool,
+    /// Turns and deliveries.
+    pub work: bool,
+}
+
+/// A running host.
+#[derive(Debug)]
+pub struct Server {
+    pub app: Arc<App>,
+    pub address: SocketAddr,
+    roles: Roles,
+    listener: Option<TcpListener>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// The inbox writers, wake-ups and acks outlive the webhook and the workers.
+    late_tasks: TaskTracker,
+    late_stop: CancellationToken,
+}
+
+impl Server {
+    /// Connects, migrates, stages the policies and binds the port; nothing is served yet.
+    pub async fn build(settings: Settings, secrets: Secrets, roles: Roles) -> anyhow::Result<Self> {
+        let metrics = metrics_handle()?;
+        let engines = start_engines(&settings).await?;
+        let (database_url, redis_url) = addresses(engines.as_ref())?;
+        let pool = db::connect(&database_url, settings.database.connections_max).await?;
+        for page in &settings.pages {
+            db::pages::upsert(&pool, page).await?;
+        }
+        let queue = Queue::new(&redis_url, &settings.queue)?;
+        let tasks = TaskTracker::new();
+        let late_tasks = TaskTracker::new();
+        let (stop, late_stop) = (CancellationToken::new(), CancellationToken::new());
+        let wake_ups = queue.start_sender(&late_tasks, &late_stop);
+        let inbox = Inbox::start(
+            pool.clone(),
+            &settings.inbox,
+            settings.server.ack_timeout_ms,
+            wake_ups.clone(),
+            &late_tasks,
+            &late_stop,
+        );
+        let embedder = knowledge::embedder(&settings.embeddings)?;
+        let drafter = answer::drafter(&settings.model, Some(Arc::clone(&embedder)))?;
+        let knowledge = Arc::new(Knowledge::new(pool.clone(), embedder, settings.retrieval.clone())?);
+        knowledge.prepare().await?;
+        let policies = Policies::start(pool.clone(), &settings, &tasks, &stop).await?;
+        let outbox = Outbox::new(&settings, &secrets)?;
+        let listener = TcpListener::bind(&settings.server.listen).await.map_err(|source| {
+            anyhow::anyhow!(
+                "cannot listen on {}: {source}; choose another address with server.listen or FRONTDESK__SERVER__LISTEN",
+                settings.server.listen
+            )
+        })?;
+        let app = Arc::new(App {
+            drafter,
+            settings,
+            secrets,
+            pool,
+            queue,
+            wake_ups,
+            inbox,
+            policies,
+            knowledge,
+            outbox,
+            engines,
+            metrics,
+            http: reqwest::Client::builder().build()?,
+            started: Instant::now(),
+            replica: format!("{}-{}", hostname(), std::process::id()),
+        });
+        let address = listener.local_addr()?;
+        Ok(Self { app, address, roles, listener: Some(listener), tasks, stop, late_tasks, late_stop })
+    }
+
+    /// A handle that ends [`Server::run_until_stopped`].
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Serves until the stop token is cancelled, then lets running turns and sends end.
+    pub async fn run_until_stopped(mut self) -> anyhow::Result<()> {
+        if self.roles.work {
+            crate::worker::start(&self.app, &self.tasks, &self.stop, &self.late_tasks, &self.late_stop);
+            crate::outbox::start(&self.app, &self.tasks, &self.stop);
+            crate::tickets::start(&self.app, &self.tasks, &self.stop);
+            crate::health::start(&self.app, &self.tasks, &self.stop);
+        }
+        if let Some(listener) = self.listener.take() {
+            let stop = self.stop.clone();
+            let router = if self.roles.serve {
+                crate::webhook::router(Arc::clone(&self.app))
+                    .merge(crate::admin::router(Arc::clone(&self.app)))
+                    .merge(crate::health::router(Arc::clone(&self.app)))
+            } else {
+                crate::health::router(Arc::clone(&self.app))
+            };
+            let router = router.layer(tower_http::catch_panic::CatchPanicLayer::new());
+            axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await?;
+        } else {
+            self.stop.cancelled().await;
+        }
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some turns did not end in time; their leases expire and another process repeats them");
+        }
+        self.late_stop.cancel();
+        self.late_tasks.close();
+        let _ = tokio::time::timeout(DRAIN, self.late_tasks.wait()).await;
+        self.app.pool.close().await;
+        Ok(())
+    }
+}
+
+/// One recorder for the whole process; tests start several servers in one.
+fn metrics_handle() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    match PrometheusBuilder::new().install_recorder() {
+        Ok(handle) => Ok(HANDLE.get_or_init(|| handle).clone()),
+        // Lost a race with another server of this process, whose handle is about to be there.
+        Err(error) => HANDLE.get().cloned().ok_or_else(|| anyhow::anyhow!("metrics cannot be installed: {error}")),
+    }
+}
+
+async fn start_engines(settings: &Settings) -> anyhow::Result<Option<Engines>> {
+    use crate::embedded::{Durability, Which};
+    let set = |name: &str| std::env::var_os(name).is_some() || std::env::var_os(format!("{name}_FILE")).is_some();
+    let which = match (set("DATABASE_URL"), set("REDIS_URL")) {
+        (true, true) => return Ok(None),
+        (true, false) => Which::Valkey,
+        (false, true) => Which::Postgres,
+        (false, false) => Which::Both,
+    };
+    if settings.engines.binaries_dir.as_os_str().is_empty() {
+        anyhow::bail!(
+            "no database: set DATABASE_URL and REDIS_URL to your own servers, or engines.binaries_dir to what \
+             `cargo xtask fetch` unpacked"
+        );
+    }
+    let config = EnginesConfig {
+        binaries_dir: settings.engines.binaries_dir.clone(),
+        data_dir: settings.engines.data_dir.clone(),
+        durability: Durability::Durable,
+    };
+    Ok(Some(Engines::start(config, which).await?))
+}
+
+fn addresses(engines: Option<&Engines>) -> anyhow::Result<(SecretString, SecretString)> {
+    let pick = |name: &'static str, own: Option<SecretString>| -> anyhow::Result<SecretString> {
+        match own {
+            Some(url) => Ok(url),
+            None => Ok(crate::secrets::required(name, "the address of the server")?),
+        }
+    };
+    Ok((
+        pick("DATABASE_URL", engines.and_then(Engines::database_url))?,
+        pick("REDIS_URL", engines.and_then(Engines::redis_url))?,
+    ))
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_else(|| "host".to_owned())
+}

@@ -1,0 +1,94 @@
+//! `frontdesk check`: what a start would stumble over, without starting.
+
+use std::path::Path;
+
+use reqwest::Url;
+
+use super::{Config, Failure, Outcome, say};
+use crate::secrets::{self, Secrets};
+use crate::settings::Settings;
+
+pub fn run(config: &Config) -> Outcome {
+    let settings = config.load().map_err(Failure::usage)?;
+    let problems = problems(&settings);
+    if problems.is_empty() {
+        let file = config.path().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
+        return say(&format!("ok: settings ({file}) and secrets fit; Pages: {}", settings.pages.len()));
+    }
+    Err(Failure::Usage(problems.join("\nfrontdesk: ")))
+}
+
+fn problems(settings: &Settings) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Err(error) = Secrets::load(settings) {
+        problems.push(error.to_string());
+    }
+    engines(settings, &mut problems);
+    let chains: std::collections::BTreeSet<&str> = settings.pages.iter().map(|page| page.chain.as_str()).collect();
+    for chain in chains {
+        let path = settings.policies.dir.join(chain).join("chain.toml");
+        if !path.is_file() {
+            problems.push(format!(
+                "the policy chain {chain} is not there: {} is missing; check policies.dir and the Page's chain",
+                path.display()
+            ));
+        }
+    }
+    for (key, url) in [
+        ("tickets.webhook_url", &settings.tickets.webhook_url),
+        ("graph.base_url", &settings.graph.base_url),
+    ] {
+        let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if !is_http && !(url.is_empty() && key.starts_with("tickets")) {
+            problems.push(format!("setting {key} is {url:?}, expected an address that begins with https://"));
+        }
+    }
+    problems
+}
+
+/// Without addresses of one's own, the programs of the embedded engines must be there.
+fn engines(settings: &Settings, problems: &mut Vec<String>) {
+    let needed: [(&str, &[&str]); 2] =
+        [("DATABASE_URL", &["postgres", "initdb"]), ("REDIS_URL", &["valkey-server"])];
+    for (name, programs) in needed {
+        match secrets::optional(name, "the address of the server") {
+            Ok(Some(_)) => {}
+            Ok(None) => missing_programs(&settings.engines.binaries_dir, name, programs, problems),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+}
+
+fn missing_programs(dir: &Path, name: &str, programs: &[&str], problems: &mut Vec<String>) {
+    if dir.as_os_str().is_empty() {
+        problems.push(format!(
+            "{name} is not set and engines.binaries_dir is empty: set one's own address, or the folder that \
+             `cargo xtask fetch` unpacked"
+        ));
+        return;
+    }
+    for program in programs {
+        let path = dir.join("bin").join(program);
+        if !path.is_file() {
+            problems.push(format!("{name} is not set, and {} is missing; run `cargo xtask fetch`", path.display()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_missing_program_and_chain_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        std::fs::write(dir.path().join("bin/initdb"), "").unwrap();
+        let mut problems = Vec::new();
+        missing_programs(dir.path(), "DATABASE_URL", &["postgres", "initdb"], &mut problems);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("bin/postgres"), "{problems:?}");
+        missing_programs(Path::new(""), "REDIS_URL", &["valkey-server"], &mut problems);
+        assert!(problems[1].contains("engines.binaries_dir is empty"), "{problems:?}");
+    }
+}

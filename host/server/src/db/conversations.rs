@@ -1,0 +1,284 @@
+//! Table `conversations`: who owns a conversation, under which epoch, and until when the messaging window is open.
+//!
+//! Two counters fence it. `lease_token` belongs to workers: one that lost its lease cannot commit. `epoch` belongs to
+//! ownership: everything that gives the conversation to a person (or another app) bumps it, and an outbox row written
+//! under an older epoch is void.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow, serde::Serialize)]
+pub struct Conversation {
+    pub id: Uuid,
+    pub page_id: String,
+    pub psid: String,
+    pub customer_name: Option<String>,
+    pub customer_locale: Option<String>,
+    /// `bot`, `human` or `not_ours`.
+    pub state: String,
+    pub state_reason: Option<String>,
+    pub state_since: DateTime<Utc>,
+    pub epoch: i64,
+    #[serde(skip)]
+    pub lease_token: i64,
+    pub agent: Option<String>,
+    pub window_opened_by: Option<String>,
+    pub window_opened_at: Option<DateTime<Utc>>,
+    pub window_closes_at: Option<DateTime<Utc>>,
+    pub automated_turns: i32,
+    pub disclosure_due: bool,
+    pub last_customer_at: Option<DateTime<Utc>>,
+    pub last_reply_at: Option<DateTime<Utc>>,
+    pub last_agent_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+}
+
+const COLUMNS: &str = "id, page_id, psid, customer_name, customer_locale, state, state_reason, state_since, epoch, \
+    lease_token, agent, window_opened_by, window_opened_at, window_closes_at, automated_turns, disclosure_due, \
+    last_customer_at, last_reply_at, last_agent_at, created_at";
+
+/// Takes the lease of a conversation, which is created when it is new. `None`: another worker holds it.
+pub async fn lease(
+    pool: &PgPool,
+    page_id: &str,
+    psid: &str,
+    lease_ms: i64,
+) -> sqlx::Result<Option<Conversation>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "insert into conversations as c (page_id, psid, lease_token, lease_until)
+         values ($1, $2, 1, now() + $3 * interval '1 millisecond')
+         on conflict (page_id, psid) do update
+           set lease_token = c.lease_token + 1, lease_until = excluded.lease_until
+           where c.lease_until is null or c.lease_until < now()
+         returning {COLUMNS}"
+    )))
+    .bind(page_id)
+    .bind(psid)
+    .bind(lease_ms)
+    .fetch_optional(pool)
+    .await
+}
+
+/// Extends a lease that is still ours. False: it was lost.
+pub async fn renew(pool: &PgPool, id: Uuid, lease_token: i64, lease_ms: i64) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "update conversations set lease_until = now() + $3 * interval '1 millisecond'
+         where id = $1 and lease_token = $2",
+    )
+    .bind(id)
+    .bind(lease_token)
+    .bind(lease_ms)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Gives the lease back, if it is still ours.
+pub async fn release(pool: &PgPool, id: Uuid, lease_token: i64) -> sqlx::Result<()> {
+    sqlx::query("update conversations set lease_until = null where id = $1 and lease_token = $2")
+        .bind(id)
+        .bind(lease_token)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Locks the row for a transaction and reads it as it stands now.
+pub async fn lock(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Conversation>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1 for update")))
+        .bind(id)
+        .fetch_optional(tx)
+        .await
+}
+
+pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Conversation>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1")))
+        .bind(id)
+        .fetch_optional(db)
+        .await
+}
+
+pub async fn by_psid(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> sqlx::Result<Option<Conversation>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from conversations where page_id = $1 and psid = $2"
+    )))
+    .bind(page_id)
+    .bind(psid)
+    .fetch_optional(db)
+    .await
+}
+
+/// Latest conversations first. `state` filters; `before` continues an earlier page (by creation time).
+pub async fn list(
+    pool: &PgPool,
+    state: Option<&str>,
+    before: Option<DateTime<Utc>>,
+    limit: i64,
+) -> sqlx::Result<Vec<Conversation>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from conversations
+         where ($1::text is null or state = $1) and ($2::timestamptz is null or coalesce(last_customer_at, created_at) < $2)
+         order by coalesce(last_customer_at, created_at) desc limit $3"
+    )))
+    .bind(state)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// Changes the owner: bumps the epoch, and voids what the machine has not sent yet. Returns how many rows became void.
+///
+/// Sends that are on their way cannot be called back; the outbox claims rows under the lock that this update takes, so
+/// nothing is claimed after the transaction has committed.
+pub async fn set_owner(
+    tx: &mut PgConnection,
+    id: Uuid,
+    state: &str,
+    reason: &str,
+    agent: Option<&str>,
+) -> sqlx::Result<u64> {
+    sqlx::query(
+        "update conversations set epoch = epoch + 1, state = $2, state_reason = $3, state_since = now(), agent = $4,
+           automated_turns = case when $2 = 'bot' then 0 else automated_turns end,
+           disclosure_due = disclosure_due or $2 = 'bot',
+           last_agent_at = case when $2 = 'human' then now() else last_agent_at end
+         where id = $1",
+    )
+    .bind(id)
+    .bind(state)
+    .bind(reason)
+    .bind(agent)
+    .execute(&mut *tx)
+    .await?;
+    super::outbox::void_queued(tx, id, reason).await
+}
+
+/// Notes a word from a person, which restarts the quiet time.
+pub async fn touch_agent(db: impl PgExecutor<'_>, id: Uuid, at: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query("update conversations set last_agent_at = greatest(coalesce(last_agent_at, $2), $2) where id = $1")
+        .bind(id)
+        .bind(at)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Opens or extends the messaging window; an older event never shortens it.
+pub async fn open_window(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    opened_by: &str,
+    opened_at: DateTime<Utc>,
+    closes_at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update conversations set window_opened_by = $2, window_opened_at = $3, window_closes_at = $4
+         where id = $1 and (window_closes_at is null or window_closes_at < $4)",
+    )
+    .bind(id)
+    .bind(opened_by)
+    .bind(opened_at)
+    .bind(closes_at)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Closes the window now: Meta said that it is closed, and Meta is the authority.
+pub async fn close_window(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query("update conversations set window_closes_at = least(window_closes_at, now()) where id = $1")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+pub async fn touch_customer(db: impl PgExecutor<'_>, id: Uuid, at: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query(
+        "update conversations set last_customer_at = greatest(coalesce(last_customer_at, $2), $2) where id = $1",
+    )
+    .bind(id)
+    .bind(at)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the machine answered.
+pub async fn note_automated_reply(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    at: DateTime<Utc>,
+    disclosed: bool,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update conversations set automated_turns = automated_turns + 1, last_reply_at = $2,
+           disclosed_at = case when $3 then $2 else disclosed_at end,
+           disclosure_due = disclosure_due and not $3
+         where id = $1",
+    )
+    .bind(id)
+    .bind(at)
+    .bind(disclosed)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub async fn set_profile(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    name: Option<&str>,
+    locale: Option<&str>,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update conversations set customer_name = coalesce($2, customer_name),
+           customer_locale = coalesce($3, customer_locale), profile_checked_at = now() where id = $1",
+    )
+    .bind(id)
+    .bind(name)
+    .bind(locale)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes a click on an ad: the next message opens the long window.
+pub async fn note_ad_click(db: impl PgExecutor<'_>, id: Uuid, at: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query("update conversations set ad_click_at = $2 where id = $1").bind(id).bind(at).execute(db).await?;
+    Ok(())
+}
+
+/// Takes the note of an ad click that came before this message. True when there was one.
+pub async fn take_ad_click(db: impl PgExecutor<'_>, id: Uuid, message_at: DateTime<Utc>) -> sqlx::Result<bool> {
+    let done = sqlx::query("update conversations set ad_click_at = null where id = $1 and ad_click_at <= $2")
+        .bind(id)
+        .bind(message_at)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Latest conversations first, by the customer's last word. `before` is the time and id of the last row of an earlier
+/// page; conversations of the same instant are told apart by their ids, so none is left out between two pages.
+pub async fn list_page(
+    pool: &PgPool,
+    state: Option<&str>,
+    before: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> sqlx::Result<Vec<Conversation>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from conversations
+         where ($1::text is null or state = $1)
+           and ($2::timestamptz is null or (coalesce(last_customer_at, created_at), id) < ($2, $3::uuid))
+         order by coalesce(last_customer_at, created_at) desc, id desc limit $4"
+    )))
+    .bind(state)
+    .bind(before.map(|(at, _)| at))
+    .bind(before.map(|(_, id)| id))
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}

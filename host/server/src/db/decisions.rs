@@ -1,0 +1,99 @@
+//! Table `decisions`: one row per turn, with everything that led to it.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgExecutor, PgPool};
+use uuid::Uuid;
+
+#[derive(Debug, Clone)]
+pub struct NewDecision<'a> {
+    pub turn_id: Uuid,
+    pub conversation_id: Uuid,
+    pub page_id: &'a str,
+    pub revision: &'a str,
+    pub route: &'a str,
+    pub outcome: &'a str,
+    pub confidence: f32,
+    pub reason: &'a str,
+    pub mids: &'a [String],
+    pub record_version: i32,
+    pub record: Value,
+    pub duration_us: i64,
+}
+
+#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
+pub struct Decision {
+    pub turn_id: Uuid,
+    pub conversation_id: Uuid,
+    pub page_id: String,
+    pub revision: String,
+    pub route: String,
+    pub outcome: String,
+    pub confidence: f32,
+    pub reason: String,
+    pub mids: Vec<String>,
+    pub record_version: i32,
+    pub record: Value,
+    pub duration_us: i64,
+    pub created_at: DateTime<Utc>,
+}
+
+const COLUMNS: &str = "turn_id, conversation_id, page_id, revision, route, outcome, confidence, reason, mids, \
+    record_version, record, duration_us, created_at";
+
+pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into decisions (turn_id, conversation_id, page_id, revision, route, outcome, confidence, reason, mids,
+                                record_version, record, duration_us)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    )
+    .bind(decision.turn_id)
+    .bind(decision.conversation_id)
+    .bind(decision.page_id)
+    .bind(decision.revision)
+    .bind(decision.route)
+    .bind(decision.outcome)
+    .bind(decision.confidence)
+    .bind(decision.reason)
+    .bind(decision.mids)
+    .bind(decision.record_version)
+    .bind(&decision.record)
+    .bind(decision.duration_us)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub async fn get(pool: &PgPool, turn_id: Uuid) -> sqlx::Result<Option<Decision>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from decisions where turn_id = $1")))
+        .bind(turn_id)
+        .fetch_optional(pool)
+        .await
+}
+
+/// The turns of a conversation after a time, oldest first.
+pub async fn after(
+    pool: &PgPool,
+    conversation_id: Uuid,
+    after: Option<DateTime<Utc>>,
+    limit: i64,
+) -> sqlx::Result<Vec<Decision>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from decisions
+         where conversation_id = $1 and ($2::timestamptz is null or created_at > $2)
+         order by created_at limit $3"
+    )))
+    .bind(conversation_id)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// How often each outcome happened since a time: for analytics and metrics.
+pub async fn outcomes_since(pool: &PgPool, since: DateTime<Utc>) -> sqlx::Result<Vec<(String, i64)>> {
+    sqlx::query_as("select outcome, count(*) from decisions where created_at >= $1 group by outcome order by outcome")
+        .bind(since)
+        .fetch_all(pool)
+        .await
+}

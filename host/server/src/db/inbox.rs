@@ -1,0 +1,196 @@
+//! Table `inbox`: every event that was acknowledged to Meta, until a turn (or nothing) came of it.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+/// An event about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    pub page_id: String,
+    /// The customer; `None` for events that belong to no conversation.
+    pub psid: Option<String>,
+    pub channel: &'static str,
+    pub kind: &'static str,
+    pub dedupe_key: String,
+    pub mid: Option<String>,
+    pub is_takeover: bool,
+    pub event_at: Option<DateTime<Utc>>,
+    pub entry_time: Option<DateTime<Utc>>,
+    pub payload: Value,
+}
+
+/// An event that waits to be handled.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct StoredEvent {
+    pub id: i64,
+    pub page_id: String,
+    pub psid: Option<String>,
+    pub channel: String,
+    pub kind: String,
+    pub mid: Option<String>,
+    pub event_at: Option<DateTime<Utc>>,
+    pub received_at: DateTime<Utc>,
+    pub entry_time: Option<DateTime<Utc>>,
+    pub payload: Value,
+    pub attempts: i32,
+}
+
+/// Stores events in one statement, hence one commit. Repeated deliveries change nothing. Returns how many were new.
+pub async fn insert(pool: &PgPool, events: &[NewEvent]) -> sqlx::Result<u64> {
+    let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
+    let done = sqlx::query(
+        "insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover, event_at, entry_time, payload)
+         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bool[],
+                              $8::timestamptz[], $9::timestamptz[], $10::jsonb[])
+         on conflict (dedupe_key) do nothing",
+    )
+    .bind(column(|e| &e.page_id))
+    .bind(events.iter().map(|e| e.psid.as_deref()).collect::<Vec<_>>())
+    .bind(column(|e| e.channel))
+    .bind(column(|e| e.kind))
+    .bind(column(|e| &e.dedupe_key))
+    .bind(events.iter().map(|e| e.mid.as_deref()).collect::<Vec<_>>())
+    .bind(events.iter().map(|e| e.is_takeover).collect::<Vec<_>>())
+    .bind(events.iter().map(|e| e.event_at).collect::<Vec<_>>())
+    .bind(events.iter().map(|e| e.entry_time).collect::<Vec<_>>())
+    .bind(events.iter().map(|e| &e.payload).collect::<Vec<_>>())
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The unread events of a conversation in Meta's order, oldest first; postponed ones too, so that no later message
+/// overtakes them. `psid` `None` reads a Page's own lane.
+pub async fn pending(
+    db: &mut PgConnection,
+    page_id: &str,
+    psid: Option<&str>,
+    limit: i64,
+) -> sqlx::Result<Vec<StoredEvent>> {
+    sqlx::query_as(
+        "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, attempts
+         from inbox
+         where state = 'pending' and page_id = $1 and psid is not distinct from $2
+         order by coalesce(event_at, received_at), id
+         limit $3",
+    )
+    .bind(page_id)
+    .bind(psid)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Whether anything is unread and due.
+pub async fn has_pending(pool: &PgPool, page_id: &str, psid: Option<&str>) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from inbox where state = 'pending' and page_id = $1
+           and psid is not distinct from $2 and (not_before is null or not_before <= now()))",
+    )
+    .bind(page_id)
+    .bind(psid)
+    .fetch_one(pool)
+    .await
+}
+
+/// Whether an edit or unsend has arrived that a running turn has not seen.
+pub async fn has_unseen_correction(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2
+           and channel = 'messaging' and kind in ('edit', 'unsend'))",
+    )
+    .bind(page_id)
+    .bind(psid)
+    .fetch_one(db)
+    .await
+}
+
+/// Marks events as handled, with the turn they became part of, or a note why none was needed.
+pub async fn mark_done(
+    db: impl PgExecutor<'_>,
+    ids: &[i64],
+    turn_id: Option<Uuid>,
+    note: Option<&str>,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update inbox set state = 'done', done_at = now(), turn_id = $2, note = $3
+         where id = any($1) and state = 'pending'",
+    )
+    .bind(ids)
+    .bind(turn_id)
+    .bind(note)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Counts an attempt before it is made, so that a crash counts too.
+pub async fn count_attempt(db: impl PgExecutor<'_>, ids: &[i64]) -> sqlx::Result<()> {
+    sqlx::query("update inbox set attempts = attempts + 1 where id = any($1)").bind(ids).execute(db).await?;
+    Ok(())
+}
+
+/// Gives events back after a failed turn.
+pub async fn postpone(db: impl PgExecutor<'_>, ids: &[i64], until: DateTime<Utc>, note: &str) -> sqlx::Result<()> {
+    sqlx::query("update inbox set not_before = $2, note = $3 where id = any($1) and state = 'pending'")
+        .bind(ids)
+        .bind(until)
+        .bind(note)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Conversations with events that have waited longer than `older_than_ms`: their wake-up may be lost.
+pub async fn waiting(pool: &PgPool, older_than_ms: i64, limit: i64) -> sqlx::Result<Vec<(String, Option<String>)>> {
+    sqlx::query_as(
+        "select page_id, psid from inbox
+         where state = 'pending' and received_at <= now() - $1 * interval '1 millisecond'
+           and (not_before is null or not_before <= now())
+         group by page_id, psid order by min(id) limit $2",
+    )
+    .bind(older_than_ms)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// Unread events, and the age of the oldest in seconds.
+pub async fn backlog(pool: &PgPool) -> sqlx::Result<(i64, f64)> {
+    sqlx::query_as(
+        "select count(*), coalesce(extract(epoch from now() - min(received_at)), 0)::float8
+         from inbox where state = 'pending'",
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Deletes handled events older than `keep_days`, in bounded steps. Returns how many went.
+pub async fn prune(pool: &PgPool, keep_days: i32) -> sqlx::Result<u64> {
+    let done = sqlx::query(
+        "delete from inbox where id in (
+           select id from inbox where state <> 'pending' and done_at < now() - make_interval(days => $1) limit 5000)",
+    )
+    .bind(keep_days)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Erases the content of an unsent message from what Meta delivered; the row itself stays, so that a repeated delivery
+/// of it is still recognised.
+pub async fn erase(db: impl PgExecutor<'_>, page_id: &str, psid: &str, mid: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "update inbox set payload = jsonb_build_object('erased', true), state = 'done', note = 'unsent',
+                done_at = coalesce(done_at, now())
+         where page_id = $1 and psid = $2 and mid = $3 and kind in ('message', 'edit')",
+    )
+    .bind(page_id)
+    .bind(psid)
+    .bind(mid)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Table `messages`: the conversation as people read it.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgExecutor, PgPool};
+use uuid::Uuid;
+
+/// A message about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewMessage<'a> {
+    pub conversation_id: Uuid,
+    pub mid: &'a str,
+    pub author: &'a str,
+    pub source: &'a str,
+    pub text: &'a str,
+    pub payload: Option<&'a str>,
+    pub attachments: Vec<&'a str>,
+    pub sent_at: DateTime<Utc>,
+    pub outbox_id: Option<Uuid>,
+}
+
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow, serde::Serialize)]
+pub struct StoredMessage {
+    pub id: i64,
+    pub mid: String,
+    pub author: String,
+    pub source: String,
+    pub text: String,
+    pub payload: Option<String>,
+    pub attachments: Vec<String>,
+    pub sent_at: DateTime<Utc>,
+    pub turn_id: Option<Uuid>,
+    pub edited_at: Option<DateTime<Utc>>,
+    pub deleted_at: Option<DateTime<Utc>>,
+}
+
+const COLUMNS: &str =
+    "id, mid, author, source, text, payload, attachments, sent_at, turn_id, edited_at, deleted_at";
+
+/// Stores a message once; a repetition, or one that was unsent meanwhile, changes nothing.
+pub async fn insert(db: impl PgExecutor<'_>, message: &NewMessage<'_>) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "insert into messages (conversation_id, mid, author, source, text, payload, attachments, sent_at, outbox_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         on conflict (conversation_id, mid) do update set
+           outbox_id = coalesce(messages.outbox_id, excluded.outbox_id),
+           sent_at = least(messages.sent_at, excluded.sent_at)",
+    )
+    .bind(message.conversation_id)
+    .bind(message.mid)
+    .bind(message.author)
+    .bind(message.source)
+    .bind(message.text)
+    .bind(message.payload)
+    .bind(&message.attachments)
+    .bind(message.sent_at)
+    .bind(message.outbox_id)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Changes the text of an edited message. An edit that overtook its message stores the message with the new text.
+pub async fn edit(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    mid: &str,
+    text: &str,
+    at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into messages (conversation_id, mid, author, text, sent_at, edited_at)
+         values ($1, $2, 'customer', $3, $4, $4)
+         on conflict (conversation_id, mid) do update set text = $3, edited_at = $4
+         where messages.deleted_at is null and (messages.edited_at is null or messages.edited_at <= $4)",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .bind(text)
+    .bind(at)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Erases an unsent message. The row stays (or is made, when the unsend overtook the message), so that a late copy of the
+/// message cannot bring the text back.
+pub async fn unsend(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    mid: &str,
+    at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into messages (conversation_id, mid, author, sent_at, deleted_at) values ($1, $2, 'customer', $3, $3)
+         on conflict (conversation_id, mid)
+         do update set text = '', payload = null, attachments = '{}', deleted_at = $3",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .bind(at)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The messages with these ids that still have content, in order.
+pub async fn by_mids(db: impl PgExecutor<'_>, conversation_id: Uuid, mids: &[String]) -> sqlx::Result<Vec<StoredMessage>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from messages where conversation_id = $1 and mid = any($2) and deleted_at is null
+         order by sent_at, id"
+    )))
+    .bind(conversation_id)
+    .bind(mids)
+    .fetch_all(db)
+    .await
+}
+
+/// The latest `limit` messages, oldest first, without those in `except`.
+pub async fn history(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    except: &[String],
+    limit: i64,
+) -> sqlx::Result<Vec<StoredMessage>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select * from (
+           select {COLUMNS} from messages
+           where conversation_id = $1 and deleted_at is null and not (mid = any($2))
+           order by sent_at desc, id desc limit $3) latest
+         order by sent_at, id"
+    )))
+    .bind(conversation_id)
+    .bind(except)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Notes which turn read these messages.
+pub async fn set_turn(db: impl PgExecutor<'_>, conversation_id: Uuid, mids: &[String], turn_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query("update messages set turn_id = $3 where conversation_id = $1 and mid = any($2)")
+        .bind(conversation_id)
+        .bind(mids)
+        .bind(turn_id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// All messages of a conversation, oldest first, at most `limit` of the latest.
+pub async fn transcript(pool: &PgPool, conversation_id: Uuid, limit: i64) -> sqlx::Result<Vec<StoredMessage>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select * from (select {COLUMNS} from messages where conversation_id = $1
+           order by sent_at desc, id desc limit $2) latest order by sent_at, id"
+    )))
+    .bind(conversation_id)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}

@@ -1,0 +1,68 @@
+//! Table `pages`: what the host knows of each Page, and whether it may send.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgExecutor, PgPool};
+
+use crate::settings::PageSettings;
+
+/// A Page as stored.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, serde::Serialize)]
+pub struct Page {
+    pub page_id: String,
+    pub name: String,
+    pub chain: String,
+    pub time_zone: String,
+    pub language: String,
+    /// `active`, `parked` (token dead) or `stopped` (sending forbidden).
+    pub state: String,
+    pub state_reason: Option<String>,
+    pub state_since: DateTime<Utc>,
+    pub paused_until: Option<DateTime<Utc>>,
+}
+
+/// Makes the table agree with the settings. The sending state survives a restart: a Page that Meta stopped stays stopped.
+pub async fn upsert(pool: &PgPool, page: &PageSettings) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into pages (page_id, name, chain, time_zone, language) values ($1, $2, $3, $4, $5)
+         on conflict (page_id) do update set name = $2, chain = $3, time_zone = $4, language = $5",
+    )
+    .bind(&page.id)
+    .bind(&page.name)
+    .bind(&page.chain)
+    .bind(&page.time_zone)
+    .bind(&page.language)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub async fn get(db: impl PgExecutor<'_>, page_id: &str) -> sqlx::Result<Option<Page>> {
+    sqlx::query_as("select * from pages where page_id = $1").bind(page_id).fetch_optional(db).await
+}
+
+pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Page>> {
+    sqlx::query_as("select * from pages order by page_id").fetch_all(pool).await
+}
+
+/// Changes the sending state; a page already in that state keeps its first reason. True when something changed.
+pub async fn set_state(db: impl PgExecutor<'_>, page_id: &str, state: &str, reason: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "update pages set state = $2, state_reason = $3, state_since = now() where page_id = $1 and state <> $2",
+    )
+    .bind(page_id)
+    .bind(state)
+    .bind(reason)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Pauses a Page's lane; an earlier, longer pause stays.
+pub async fn pause_until(db: impl PgExecutor<'_>, page_id: &str, until: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query("update pages set paused_until = greatest(coalesce(paused_until, $2), $2) where page_id = $1")
+        .bind(page_id)
+        .bind(until)
+        .execute(db)
+        .await?;
+    Ok(())
+}

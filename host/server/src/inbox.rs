@@ -1,0 +1,197 @@
+//! Makes deliveries durable, many at a time.
+//!
+//! Each delivery waits in a bounded channel with a way to be told. A writer takes everything that waits (up to a limit),
+//! stores it in one statement, hence with one flush of the write-ahead log, and tells all of them. Several writers overlap
+//! so that the next group forms while one is flushed. Durability is not weakened: nobody is told before the commit.
+//!
+//! When a group's statement is refused (not: fails to reach the database), each delivery is tried alone, so one that
+//! Postgres cannot take never costs its neighbours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::db;
+use crate::db::inbox::NewEvent;
+use crate::queue::{ConversationKey, WakeUps};
+use crate::settings::{InboxSettings, ms};
+
+/// Why a delivery was not stored. In all cases Meta repeats it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InboxError {
+    #[error("the inbox is full: more deliveries wait for the database than inbox.pending_max")]
+    Full,
+    #[error("the database did not confirm in time")]
+    Slow,
+    #[error("the database refused the events, or cannot be reached")]
+    Refused,
+}
+
+struct Delivery {
+    events: Vec<NewEvent>,
+    done: oneshot::Sender<Result<(), InboxError>>,
+}
+
+/// The entrance to the inbox.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    sender: mpsc::Sender<Delivery>,
+    timeout: Duration,
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery").field("events", &self.events.len()).finish()
+    }
+}
+
+impl Inbox {
+    /// Starts the writers. They end when `stop` is cancelled and what waits is stored.
+    pub fn start(
+        pool: PgPool,
+        settings: &InboxSettings,
+        ack_timeout_ms: u64,
+        wake_ups: WakeUps,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(settings.pending_max);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..settings.writers {
+            let writer = Writer {
+                pool: pool.clone(),
+                receiver: Arc::clone(&receiver),
+                rows_max: settings.rows_per_insert_max,
+                wake_ups: wake_ups.clone(),
+            };
+            tasks.spawn(writer.run(stop.clone()));
+        }
+        Self { sender, timeout: ms(ack_timeout_ms) }
+    }
+
+    /// Returns once the events are durable.
+    pub async fn store(&self, events: Vec<NewEvent>) -> Result<(), InboxError> {
+        let (done, stored) = oneshot::channel();
+        self.sender.try_send(Delivery { events, done }).map_err(|_| InboxError::Full)?;
+        match tokio::time::timeout(self.timeout, stored).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(InboxError::Refused),
+            Err(_) => Err(InboxError::Slow),
+        }
+    }
+
+    /// Deliveries that wait for the database.
+    pub fn waiting(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+}
+
+struct Writer {
+    pool: PgPool,
+    receiver: Arc<Mutex<mpsc::Receiver<Delivery>>>,
+    rows_max: usize,
+    wake_ups: WakeUps,
+}
+
+impl Writer {
+    async fn run(self, stop: CancellationToken) {
+        while let Some(group) = self.next_group(&stop).await {
+            self.store(group).await;
+        }
+    }
+
+    /// Everything that waits, up to the limit; `None` when stopped and nothing waits.
+    async fn next_group(&self, stop: &CancellationToken) -> Option<Vec<Delivery>> {
+        let mut receiver = self.receiver.lock().await;
+        let first = tokio::select! {
+            biased;
+            delivery = receiver.recv() => delivery?,
+            () = stop.cancelled() => return None,
+        };
+        let mut rows = first.events.len();
+        let mut group = vec![first];
+        while rows < self.rows_max {
+            let Ok(delivery) = receiver.try_recv() else { break };
+            rows += delivery.events.len();
+            group.push(delivery);
+        }
+        Some(group)
+    }
+
+    async fn store(&self, mut group: Vec<Delivery>) {
+        // Those that were given up on meanwhile have been answered with 503 and will be repeated.
+        group.retain(|delivery| !delivery.done.is_closed());
+        if group.is_empty() {
+            return;
+        }
+        metrics::histogram!("frontdesk_inbox_group_deliveries").record(group.len() as f64);
+        let mut counts = Vec::with_capacity(group.len());
+        let mut events = Vec::new();
+        for delivery in &mut group {
+            counts.push(delivery.events.len());
+            events.append(&mut delivery.events);
+        }
+        match insert(&self.pool, &events).await {
+            Ok(()) => {
+                self.wake(&events);
+                for delivery in group {
+                    let _ = delivery.done.send(Ok(()));
+                }
+            }
+            Err(error) if group.len() > 1 && is_refusal(&error) => {
+                tracing::warn!(%error, deliveries = group.len(), "a group of deliveries was refused; storing each alone");
+                for (delivery, count) in group.into_iter().zip(counts) {
+                    let own: Vec<NewEvent> = events.drain(..count).collect();
+                    let result = insert(&self.pool, &own).await;
+                    if result.is_ok() {
+                        self.wake(&own);
+                    }
+                    let _ = delivery.done.send(result.map_err(|error| note(&error)));
+                }
+            }
+            Err(error) => {
+                let reason = note(&error);
+                for delivery in group {
+                    let _ = delivery.done.send(Err(reason));
+                }
+            }
+        }
+    }
+
+    fn wake(&self, events: &[NewEvent]) {
+        let mut seen = std::collections::HashSet::new();
+        for event in events {
+            if seen.insert((&event.page_id, &event.psid)) {
+                self.wake_ups.send(ConversationKey { page_id: event.page_id.clone(), psid: event.psid.clone() });
+            }
+        }
+    }
+}
+
+/// Inserts; a deadlock or serialisation failure is Postgres asking for another try.
+async fn insert(pool: &PgPool, events: &[NewEvent]) -> sqlx::Result<()> {
+    let mut result = db::inbox::insert(pool, events).await;
+    for _ in 0..2 {
+        match &result {
+            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40P01" | "40001")) => {
+                result = db::inbox::insert(pool, events).await;
+            }
+            _ => break,
+        }
+    }
+    result.map(drop)
+}
+
+/// Whether Postgres looked at the rows and said no, rather than being away.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(_) | sqlx::Error::Encode(_))
+}
+
+fn note(error: &sqlx::Error) -> InboxError {
+    tracing::error!(%error, "events could not be stored");
+    InboxError::Refused
+}

@@ -1,0 +1,434 @@
+//! Finding the passages that answer a question.
+//!
+//! # How a hit is ranked
+//! 1. A curated question with the same folded words comes first (score 1).
+//! 2. The others by a weighted sum of two z-scores over all candidates: cosine similarity, and full text. Full text is
+//!    the mean of `ts_rank` (which knows where a word stands) and coverage (which knows how rare it is). Its weight is
+//!    the embedder's or the setting's, and 0 for a passage whose language is surely not the question's.
+//! 3. Near-duplicates of better hits move down by `diversity` times their word overlap.
+//!
+//! Equal ranks are ordered by source and position, so the same data gives the same order everywhere.
+//!
+//! # How a hit is scored
+//! `coverage` is the share of the question's information that the passage's words carry: each lexeme weighs
+//! `ln(1 + (N + 0.5) / (df + 0.5))`, so a word that no passage has weighs most, and a question about something that the
+//! knowledge does not hold covers badly however many everyday words match. It is taken of the whole text and of the
+//! sentences that ask, whichever covers better, and dampened by `m / (m + 0.5)` for a matched weight `m`, because one
+//! everyday word is little evidence. `score = w * coverage + (1 - w) * fit(cosine)`, `w` and `fit` by the embedder's
+//! [`Calibration`](super::Calibration); across languages `w` is 0 where the embedder understands meaning.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use pgvector::Vector;
+use serde::{Deserialize, Serialize};
+use unicode_segmentation::UnicodeSegmentation;
+use uuid::Uuid;
+
+use super::{Calibration, Knowledge, KnowledgeError, Purpose, language, terms};
+use crate::db::knowledge::{self as db, CandidateRow, Candidates, QueryLexeme, TextQuery};
+
+/// Longest question that is searched for; the rest is cut off.
+pub const QUERY_CHARACTERS_MAX: usize = 2_000;
+/// Most hits that one search gives.
+pub const HITS_MAX: usize = 50;
+/// Distinct words of a question that full text uses.
+const LEXEMES_MAX: usize = 32;
+/// Full text reads at most about this many passages: the commonest words then no longer select, only rank.
+const SELECTED_PASSAGES_MAX: i64 = 5_000;
+
+/// What to look for.
+#[derive(Debug, Clone)]
+pub struct SearchRequest {
+    /// Searches this Page's knowledge and that of every Page; `None`: all there is.
+    pub page_id: Option<String>,
+    pub query: String,
+    /// Language of the question (ISO 639-1) if known; `None`: detected. It does not filter.
+    pub language: Option<String>,
+    /// Passages with at least one of these; empty: all.
+    pub labels: Vec<String>,
+    /// Passages in one of these languages; empty: all.
+    pub passage_languages: Vec<String>,
+    pub limit: usize,
+    /// Passages that are not valid at this time are not found.
+    pub now: DateTime<Utc>,
+}
+
+/// What was found, best first.
+#[derive(Debug, Clone, Serialize)]
+pub struct SearchOutcome {
+    pub hits: Vec<Hit>,
+    pub strategy: Strategy,
+}
+
+/// How it was found, for people who ask why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Strategy {
+    pub model: String,
+    /// The question's language as given or detected; `None`: not sure.
+    pub language: Option<String>,
+    pub lexical_weight: f32,
+    /// Candidates before ranking.
+    pub candidates: usize,
+    /// Whether a curated question equals the customer's.
+    pub exact: bool,
+}
+
+/// A passage that was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hit {
+    pub passage_id: Uuid,
+    pub document_id: Uuid,
+    pub title: String,
+    pub source: String,
+    pub heading: String,
+    pub text: String,
+    /// The curated question, for an entry of a FAQ.
+    pub question: Option<String>,
+    pub language: Option<String>,
+    pub labels: Vec<String>,
+    /// How well it fits the question, 0 to 1.
+    pub score: f32,
+    /// Cosine similarity of the vectors, -1 to 1.
+    pub vector_score: f32,
+    /// Share of the question's information that the passage's words carry, 0 to 1.
+    pub lexical_score: f32,
+    /// Its curated question is the customer's.
+    pub exact: bool,
+}
+
+impl Knowledge {
+    /// Finds the passages that fit `request.query`. A question without any word gives no hits.
+    pub async fn search(&self, request: SearchRequest) -> Result<SearchOutcome, KnowledgeError> {
+        let query: String = request.query.chars().take(QUERY_CHARACTERS_MAX).filter(|c| *c != '\0').collect();
+        let given = request.language.as_deref().and_then(language::canonical);
+        let language = given.or_else(|| self.languages.detect(&query));
+        let topic = without_fillers(&query, language);
+        let focus = without_fillers(&focus(&query), language);
+        let page_id = request.page_id.as_deref();
+
+        let lexemes = db::query_lexemes(&self.pool, page_id, &topic, &focus).await?;
+        let words = Words::new(lexemes);
+        let vector = self.query_vector(&query).await?;
+        let (lexeme_configs, lexemes) = words.columns();
+        let rows = db::candidates(
+            &self.pool,
+            &Candidates {
+                page_id,
+                model: self.embedder.model_id(),
+                dimensions: self.embedder.dimensions(),
+                vector,
+                question_key: &terms::question_key(&query),
+                texts: &words.texts(),
+                lexeme_configs: &lexeme_configs,
+                lexemes: &lexemes,
+                labels: &request.labels,
+                languages: &request.passage_languages,
+                now: request.now,
+                limit: i64::try_from(self.settings.candidates).unwrap_or(40),
+                ef_search: self.settings.ef_search,
+            },
+        )
+        .await?;
+
+        let calibration = self.embedder.calibration();
+        let lexical_weight = self.settings.lexical_weight.unwrap_or(calibration.lexical_weight);
+        let strategy = Strategy {
+            model: self.embedder.model_id().to_owned(),
+            language: language.map(str::to_owned),
+            lexical_weight,
+            candidates: rows.len(),
+            exact: rows.iter().any(|row| row.exact),
+        };
+        let signals = rows.into_iter().map(|row| Signals::new(row, &words, language, calibration)).collect();
+        let ranked = rank(signals, lexical_weight);
+        let hits = diversify(ranked, self.settings.diversity, request.limit.min(HITS_MAX));
+        Ok(SearchOutcome { hits: hits.into_iter().map(Signals::into_hit).collect(), strategy })
+    }
+
+    /// `None` for a text of which the embedder can make nothing.
+    async fn query_vector(&self, query: &str) -> Result<Option<Vector>, KnowledgeError> {
+        if query.trim().is_empty() {
+            return Ok(None);
+        }
+        let vectors = self.embedder.embed(&[query.to_owned()], Purpose::Query).await?;
+        let vector = self.checked(vectors, 1)?.into_iter().next();
+        Ok(vector.filter(|vector| vector.iter().any(|x| *x != 0.0)).map(Vector::from))
+    }
+}
+
+/// The text without words that carry no topic; the text itself when nothing else is in it.
+fn without_fillers(text: &str, language: Option<&str>) -> String {
+    let kept: Vec<&str> = text
+        .unicode_words()
+        .filter(|word| !terms::words(word).iter().all(|folded| terms::is_filler(folded, language)))
+        .collect();
+    if kept.is_empty() { text.to_owned() } else { kept.join(" ") }
+}
+
+/// The sentences that ask, or everything when none does.
+fn focus(text: &str) -> String {
+    let asking: Vec<&str> = text
+        .unicode_sentences()
+        .filter(|sentence| sentence.trim_end().ends_with(['?', '？', ';', '؟']) && sentence.contains(['?', '？', '؟']))
+        .collect();
+    if asking.is_empty() { text.to_owned() } else { asking.concat() }
+}
+
+/// The question's lexemes with their weights, by text search configuration.
+struct Words {
+    by_config: HashMap<String, Vec<Weighted>>,
+}
+
+struct Weighted {
+    lexeme: String,
+    frequency: i64,
+    weight: f32,
+    in_focus: bool,
+}
+
+impl Words {
+    fn new(lexemes: Vec<QueryLexeme>) -> Self {
+        let mut by_config: HashMap<String, Vec<Weighted>> = HashMap::new();
+        for found in lexemes {
+            let weight = information(found.frequency, found.total);
+            let word = Weighted { lexeme: found.lexeme, frequency: found.frequency, weight, in_focus: found.in_focus };
+            by_config.entry(found.ts_config).or_default().push(word);
+        }
+        for words in by_config.values_mut() {
+            // Rarest first; a question of more words than this loses its most common ones.
+            words.sort_by(|a, b| a.frequency.cmp(&b.frequency).then_with(|| a.lexeme.cmp(&b.lexeme)));
+            words.truncate(LEXEMES_MAX);
+        }
+        Self { by_config }
+    }
+
+    fn texts(&self) -> Vec<TextQuery> {
+        let mut texts: Vec<TextQuery> = self
+            .by_config
+            .iter()
+            .filter_map(|(ts_config, words)| {
+                let mut read = 0;
+                let known = words.iter().filter(|word| word.frequency > 0);
+                let selecting: Vec<&Weighted> = known
+                    .take_while(|word| {
+                        let first = read == 0;
+                        read += word.frequency;
+                        first || read <= SELECTED_PASSAGES_MAX
+                    })
+                    .collect();
+                (!selecting.is_empty()).then(|| TextQuery {
+                    ts_config: ts_config.clone(),
+                    selecting: or_query(selecting),
+                    ranking: or_query(words.iter().collect()),
+                })
+            })
+            .collect();
+        texts.sort_by(|a, b| a.ts_config.cmp(&b.ts_config));
+        texts
+    }
+
+    fn columns(&self) -> (Vec<String>, Vec<String>) {
+        let pairs = self.by_config.iter().flat_map(|(config, words)| words.iter().map(move |word| (config, word)));
+        pairs.map(|(config, word)| (config.clone(), word.lexeme.clone())).unzip()
+    }
+
+    /// Share of the question's information that the matched lexemes carry, 0 to 1.
+    fn coverage(&self, ts_config: &str, matched: &[String]) -> f32 {
+        let Some(words) = self.by_config.get(ts_config) else { return 0.0 };
+        let matched: HashSet<&str> = matched.iter().map(String::as_str).collect();
+        let share = |words: &mut dyn Iterator<Item = &Weighted>| {
+            let (mut all, mut held) = (0.0_f32, 0.0_f32);
+            for word in words {
+                all += word.weight;
+                held += if matched.contains(word.lexeme.as_str()) { word.weight } else { 0.0 };
+            }
+            if all > 0.0 { held / all * (held / (held + 0.5)) } else { 0.0 }
+        };
+        share(&mut words.iter()).max(share(&mut words.iter().filter(|word| word.in_focus)))
+    }
+}
+
+/// How much a word tells, by how many of all passages have it.
+fn information(frequency: i64, total: i64) -> f32 {
+    (1.0 + (total.max(frequency) as f32 + 0.5) / (frequency as f32 + 0.5)).ln()
+}
+
+fn or_query(words: Vec<&Weighted>) -> String {
+    let quoted: Vec<String> =
+        words.iter().map(|word| format!("'{}'", word.lexeme.replace('\\', "\\\\").replace('\'', "''"))).collect();
+    quoted.join(" | ")
+}
+
+/// A candidate and what speaks for it.
+struct Signals {
+    row: CandidateRow,
+    cosine: f32,
+    coverage: f32,
+    /// Its language is surely not the question's.
+    foreign: bool,
+    score: f32,
+    rank: f32,
+}
+
+impl Signals {
+    fn new(row: CandidateRow, words: &Words, language: Option<&str>, calibration: Calibration) -> Self {
+        let cosine = row.cosine.filter(|x| x.is_finite()).map_or(0.0, |x| x as f32);
+        let coverage = words.coverage(&row.ts_config, &row.matched);
+        let foreign = matches!((language, row.language.as_deref()), (Some(a), Some(b)) if a != b);
+        // An embedder that knows words only has nothing to say across languages: there its weight stays on coverage.
+        let weight = if foreign && calibration.coverage_weight < 0.5 { 0.0 } else { calibration.coverage_weight };
+        let fit = weight * coverage + (1.0 - weight) * calibration.fit(cosine);
+        let score = if row.exact { 1.0 } else { fit.clamp(0.0, 0.99) };
+        Self { row, cosine, coverage, foreign, score, rank: 0.0 }
+    }
+
+    fn into_hit(self) -> Hit {
+        let row = self.row;
+        Hit {
+            passage_id: row.id,
+            document_id: row.document_id,
+            title: row.title,
+            source: row.source,
+            heading: row.heading,
+            text: row.text,
+            question: row.question,
+            language: row.language,
+            labels: row.labels,
+            score: self.score,
+            vector_score: self.cosine,
+            lexical_score: self.coverage,
+            exact: row.exact,
+        }
+    }
+}
+
+/// Best first.
+fn rank(mut signals: Vec<Signals>, lexical_weight: f32) -> Vec<Signals> {
+    let cosine = z_scores(signals.iter().map(|s| s.cosine));
+    let text = z_scores(signals.iter().map(|s| s.row.rank));
+    let coverage = z_scores(signals.iter().map(|s| s.coverage));
+    for (signal, ((cosine, text), coverage)) in signals.iter_mut().zip(cosine.iter().zip(text).zip(coverage)) {
+        let weight = if signal.foreign { 0.0 } else { lexical_weight };
+        signal.rank = (1.0 - weight) * cosine + weight * 0.5 * (text + coverage);
+    }
+    signals.sort_by(best_first);
+    signals
+}
+
+fn best_first(a: &Signals, b: &Signals) -> Ordering {
+    let place = |s: &Signals| (s.row.source.clone(), s.row.position);
+    b.row.exact.cmp(&a.row.exact).then_with(|| b.rank.total_cmp(&a.rank)).then_with(|| place(a).cmp(&place(b)))
+}
+
+fn z_scores(values: impl Iterator<Item = f32>) -> Vec<f32> {
+    let values: Vec<f32> = values.collect();
+    let count = values.len().max(1) as f32;
+    let mean = values.iter().sum::<f32>() / count;
+    let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / count).sqrt();
+    if deviation <= f32::EPSILON {
+        return vec![0.0; values.len()];
+    }
+    values.iter().map(|x| (x - mean) / deviation).collect()
+}
+
+/// Takes `limit` hits, each time the one whose rank less its likeness to those taken is best. Only the head of the
+/// list competes, so that diversity reorders good hits and never digs up bad ones.
+fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) -> Vec<Signals> {
+    ranked.truncate(limit.saturating_mul(2));
+    let mut pool: Vec<(Signals, HashSet<String>)> = ranked
+        .into_iter()
+        .map(|signals| {
+            let words = terms::words(&format!("{} {}", signals.row.question.as_deref().unwrap_or(""), signals.row.text));
+            (signals, words.into_iter().collect())
+        })
+        .collect();
+    let mut taken: Vec<(Signals, HashSet<String>)> = Vec::with_capacity(limit);
+    while taken.len() < limit && !pool.is_empty() {
+        let value = |(signals, words): &(Signals, HashSet<String>)| {
+            let likeness = taken.iter().map(|(_, other)| overlap(words, other)).fold(0.0, f32::max);
+            // Curated equals are in front of everything, whatever they resemble.
+            if signals.row.exact { f32::INFINITY } else { signals.rank - diversity * likeness * likeness }
+        };
+        let values: Vec<f32> = pool.iter().map(value).collect();
+        // The first of equals, which best_first put in front.
+        let best = values.iter().enumerate().fold(0, |best, (at, value)| {
+            if values.get(best).is_some_and(|top| value > top) { at } else { best }
+        });
+        taken.push(pool.remove(best));
+    }
+    taken.into_iter().map(|(signals, _)| signals).collect()
+}
+
+fn overlap(a: &HashSet<String>, b: &HashSet<String>) -> f32 {
+    let shared = a.intersection(b).count();
+    shared as f32 / (a.len() + b.len()).saturating_sub(shared).max(1) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(rows: &[(&str, i64, bool)]) -> Words {
+        let lexemes = rows.iter().map(|(lexeme, frequency, in_focus)| QueryLexeme {
+            ts_config: "english".to_owned(),
+            lexeme: (*lexeme).to_owned(),
+            frequency: *frequency,
+            total: 100,
+            in_focus: *in_focus,
+        });
+        Words::new(lexemes.collect())
+    }
+
+    fn matched(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_word_that_no_passage_has_outweighs_everyday_words() {
+        let question = words(&[("sell", 40, true), ("car", 0, true)]);
+        assert!(question.coverage("english", &matched(&["sell"])) < 0.25);
+        let known = words(&[("ship", 10, true), ("austria", 3, true)]);
+        assert!(known.coverage("english", &matched(&["ship", "austria"])) > 0.85);
+        assert_eq!(known.coverage("german", &matched(&["ship"])), 0.0);
+    }
+
+    #[test]
+    fn chatter_around_the_question_does_not_lower_its_coverage() {
+        let question = words(&[("ship", 10, true), ("austria", 3, true), ("vienna", 0, false), ("live", 1, false)]);
+        assert!(question.coverage("english", &matched(&["ship", "austria"])) > 0.85);
+        assert_eq!(focus("Hi! I live in Vienna. Do you ship to Austria?"), "Do you ship to Austria?");
+        assert_eq!(focus("shipping to austria"), "shipping to austria");
+    }
+
+    #[test]
+    fn common_words_rank_but_do_not_select() {
+        let question = words(&[("oolong", 3, true), ("tea", 4_990, true), ("shop", 90_000, true)]);
+        let texts = question.texts();
+        assert_eq!(texts[0].selecting, "'oolong' | 'tea'");
+        assert_eq!(texts[0].ranking, "'oolong' | 'tea' | 'shop'");
+        // A lone common word still selects: something must.
+        assert_eq!(words(&[("shop", 90_000, true)]).texts()[0].selecting, "'shop'");
+        // A word that no passage has selects nothing.
+        assert!(words(&[("car", 0, true)]).texts().is_empty());
+    }
+
+    #[test]
+    fn lexemes_are_quoted_for_tsquery() {
+        assert_eq!(words(&[("o'brien\\", 1, true)]).texts()[0].selecting, "'o''brien\\\\'");
+    }
+
+    #[test]
+    fn fillers_go_unless_nothing_else_is_there() {
+        assert_eq!(without_fillers("Hello, do you ship to Austria please?", Some("en")), "ship Austria");
+        assert_eq!(without_fillers("Hello!", Some("en")), "Hello!");
+    }
+
+    #[test]
+    fn z_scores_of_equals_are_zero() {
+        assert_eq!(z_scores([2.0, 2.0].into_iter()), [0.0, 0.0]);
+        assert_eq!(z_scores([1.0, 3.0].into_iter()), [-1.0, 1.0]);
+        assert!(z_scores(std::iter::empty()).is_empty());
+    }
+}

@@ -1,0 +1,155 @@
+//! Words as this crate compares them: folded (no case, no accents), without filler words, stemmed.
+//!
+//! Used for curated questions, for hash embeddings, for quoting and for the evidence gate. Full text in Postgres has
+//! its own stemming and stop words; the filler list is applied to what is sent there too.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use rust_stemmers::Stemmer;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::language;
+
+static FILLER_LINES: &str = include_str!("words/fillers.txt");
+
+static FILLERS: LazyLock<HashMap<&'static str, HashSet<&'static str>>> = LazyLock::new(|| {
+    FILLER_LINES
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(':'))
+        .map(|(code, words)| (code.trim(), words.split_whitespace().collect()))
+        .collect()
+});
+
+/// Lower case, without accents, with ligatures and compatibility forms taken apart: `Größe` becomes `grosse`.
+pub fn fold(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for c in text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase) {
+        match c {
+            'ß' => folded.push_str("ss"),
+            'æ' => folded.push_str("ae"),
+            'œ' => folded.push_str("oe"),
+            'ø' => folded.push('o'),
+            'ł' => folded.push('l'),
+            'đ' => folded.push('d'),
+            'ı' => folded.push('i'),
+            '\u{2019}' | '\u{2018}' | '\u{02bc}' => folded.push('\''),
+            // Lower-casing may bring a combining mark back (İ).
+            c if is_combining_mark(c) => {}
+            c => folded.push(c),
+        }
+    }
+    folded
+}
+
+/// The folded words of a text, in order. `don't` is `dont`; French elisions (`l'envoi`) lose their article.
+pub fn words(text: &str) -> Vec<String> {
+    let folded = fold(text);
+    folded
+        .unicode_words()
+        .map(|word| match word.split_once('\'') {
+            Some((head, tail)) if head.chars().count() <= 2 && tail.chars().count() >= 3 => tail.to_owned(),
+            _ => word.replace(['\'', '.', ',', '_'], ""),
+        })
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// The key by which a customer's question equals a curated one: its folded words, nothing else.
+pub fn question_key(text: &str) -> String {
+    words(text).join(" ")
+}
+
+/// Whether a folded word carries no topic in `language`; without a language, in any of the listed ones that spell it so.
+pub fn is_filler(word: &str, language: Option<&str>) -> bool {
+    match language.and_then(|code| FILLERS.get(code)) {
+        Some(fillers) => fillers.contains(word),
+        None if language.is_some() => false,
+        None => FILLERS.values().any(|fillers| fillers.contains(word)),
+    }
+}
+
+/// Stems by Snowball where there is an algorithm, and leaves the word alone elsewhere.
+pub struct Stems {
+    stemmer: Option<Stemmer>,
+    language: Option<String>,
+}
+
+impl std::fmt::Debug for Stems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stems").field("language", &self.language).finish_non_exhaustive()
+    }
+}
+
+impl Stems {
+    /// For texts of `language` (ISO 639-1); `None` or unknown: no stemming, fillers of every language.
+    pub fn new(language: Option<&str>) -> Self {
+        let stemmer = language::stemmer(language).map(Stemmer::create);
+        Self { stemmer, language: language.and_then(language::canonical).map(str::to_owned) }
+    }
+
+    /// The stem of one folded word. Numbers stay whole.
+    pub fn stem(&self, word: &str) -> String {
+        match &self.stemmer {
+            Some(stemmer) if !word.chars().any(|c| c.is_ascii_digit()) => stemmer.stem(word).into_owned(),
+            _ => word.to_owned(),
+        }
+    }
+
+    /// Stems of all words of a text, fillers included.
+    pub fn all(&self, text: &str) -> Vec<String> {
+        words(text).iter().map(|word| self.stem(word)).collect()
+    }
+
+    /// Stems of the words that carry a topic, each once, in order of appearance.
+    pub fn content(&self, text: &str) -> Vec<String> {
+        let mut seen = HashSet::new();
+        words(text)
+            .iter()
+            .filter(|word| !is_filler(word, self.language.as_deref()))
+            .map(|word| self.stem(word))
+            .filter(|stem| seen.insert(stem.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folding_takes_away_what_customers_leave_out() {
+        for (text, folded) in [
+            ("Größe", "grosse"),
+            ("Envío", "envio"),
+            ("ÇA VA", "ca va"),
+            ("ﬁne Ａ１", "fine a1"),
+            ("Łódź", "lodz"),
+            ("İstanbul", "istanbul"),
+            ("don’t", "don't"),
+        ] {
+            assert_eq!(fold(text), folded, "{text}");
+        }
+    }
+
+    #[test]
+    fn questions_are_equal_whatever_their_case_accents_and_marks() {
+        let key = question_key("¿Cuánto cuesta el envío?");
+        assert_eq!(key, question_key("cuanto CUESTA el envio"));
+        assert_ne!(key, question_key("cuanto cuesta el paquete"));
+        assert_eq!(question_key("?!"), "");
+    }
+
+    #[test]
+    fn content_drops_fillers_and_joins_forms() {
+        let english = Stems::new(Some("en"));
+        assert_eq!(english.content("Hi, do you ship to Austria, please?"), english.content("shipping Austria"));
+        let german = Stems::new(Some("de"));
+        assert_eq!(german.content("Gibt es Lieferungen nach Österreich?"), german.content("Lieferung Österreich"));
+        assert_eq!(Stems::new(Some("fr")).content("l'envoi"), Stems::new(Some("fr")).content("envoi"));
+        assert!(Stems::new(None).content("hello please danke").is_empty());
+    }
+}

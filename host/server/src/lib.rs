@@ -1,0 +1,33 @@
+//! The Frontdesk host. The modules stand in the order in which a message meets them:
+//!
+//! 1. [`webhook`] verifies and parses what Meta posts; [`inbox`] makes it durable before the 200.
+//! 2. [`queue`] carries wake-ups through Redis Streams, and sweeps the inbox for lost ones.
+//! 3. [`worker`] leases a conversation and turns its unread events into one turn.
+//! 4. [`intake`] applies what needs no answer: echoes, edits, unsends, owners, windows.
+//! 5. [`pipeline`] makes the turn's judgements: [`policies`] (WASM), [`knowledge`] (retrieval), [`answer`] (drafting).
+//! 6. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
+//! 7. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
+//!
+//! Around them: [`settings`] and [`secrets`], [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
+//! [`health`], and [`app`], which wires everything and runs until stopped.
+
+pub mod admin;
+pub mod answer;
+pub mod app;
+pub mod cli;
+pub mod db;
+pub mod embedded;
+pub mod handover;
+pub mod health;
+pub mod inbox;
+pub mod intake;
+pub mod knowledge;
+pub mod outbox;
+pub mod pipeline;
+pub mod policies;
+pub mod queue;
+pub mod secrets;
+pub mod settings;
+pub mod tickets;
+pub mod webhook;
+pub mod worker;

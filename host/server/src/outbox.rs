@@ -1,0 +1,574 @@
+//! Delivers what was committed, through the Send API.
+//!
+//! # The life of a row
+//! ```text
+//! queued --claim--> sending --200--------------------------------> sent
+//!    ^                 |-----refused, may be repeated-----> queued (later, counted)
+//!    |                 |-----rate limit, token, restriction-> queued (the Page's lane pauses, parks or stops)
+//!    |                 |-----refused for good-------------> failed (and a ticket)
+//!    |                 `-----nobody can tell--------------> unknown
+//!    `----the Conversations API shows that it did not go----'  |--echo, or the Conversations API shows it--> sent
+//!                                                              `--an agent settles it
+//! queued --takeover--> void
+//! ```
+//! # Invariants
+//! - Nothing is sent twice: the Send API has no idempotency key, so a send without a clear result is never repeated
+//!   before Meta's own record (the echo's metadata, then the Conversations API) shows that it did not take place.
+//! - A crash while a row is `sending` puts it in doubt, not back in the queue.
+//! - Parts of a reply leave in order, and replies of a conversation too: a row waits for all earlier ones.
+//! - One Page's limit, dead token or restriction stops that Page's lane only.
+//! - Only a row written by an authenticated agent's action can carry the HUMAN_AGENT tag: it takes an
+//!   [`AgentReply`], which takes an agent's id.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use frontdesk_messenger::classify::StopReason;
+use frontdesk_messenger::graph::{CallTrace, ProofForm};
+use frontdesk_messenger::outbound::SenderAction;
+use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
+use frontdesk_messenger::{
+    AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, PageId, Psid, Recipient,
+    Reply, Sent,
+};
+use rand::Rng;
+use secrecy::SecretString;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::db;
+use crate::db::outbox::{Claimed, InDoubt};
+use crate::db::tickets::NewTicket;
+use crate::secrets::Secrets;
+use crate::settings::{OutboxSettings, Settings, ms};
+
+/// Marks our own metadata, with a version for the day its form changes.
+const METADATA_PREFIX: &str = "frontdesk:1:";
+/// When any budget in the usage headers passes this, the Page pauses before Meta refuses.
+const USAGE_PERCENT_MAX: u32 = 95;
+/// Pause when a limit was hit and the headers do not say for how long.
+const LIMIT_PAUSE_MS: u64 = 60_000;
+/// A look-up of a send in doubt is repeated after this long.
+const LOOK_AGAIN_MS: i64 = 5_000;
+/// Meta's clock and ours may differ by this much.
+const CLOCK_SKEW_MS: i64 = 120_000;
+/// Messages looked through for a send in doubt.
+const LOOK_THROUGH_MAX: u32 = 50;
+
+/// What goes into a message's `metadata`, and comes back in its echo.
+pub fn metadata_of_row(id: Uuid) -> String {
+    format!("{METADATA_PREFIX}{id}")
+}
+
+/// The outbox row that an echo's metadata names, if it is ours.
+pub fn row_of_metadata(metadata: &str) -> Option<Uuid> {
+    metadata.strip_prefix(METADATA_PREFIX).and_then(|id| id.parse().ok())
+}
+
+/// The sender's side that other parts use.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    graph: GraphClient,
+    pages: Arc<HashMap<String, PageCredentials>>,
+    wake: Arc<Notify>,
+}
+
+impl Outbox {
+    pub fn new(settings: &Settings, secrets: &Secrets) -> anyhow::Result<Self> {
+        let graph = GraphClient::new(GraphConfig {
+            base_url: settings.graph.base_url.clone(),
+            version: settings.graph.version.clone(),
+            app_secret: secrets.app_secrets.first().cloned(),
+            proof_form: ProofForm::Plain,
+            connect_timeout_ms: settings.graph.timeout_ms.min(5_000),
+            request_timeout_ms: settings.graph.timeout_ms,
+        })?;
+        let credentials = |(id, token): (&String, &SecretString)| {
+            (id.clone(), PageCredentials { page_id: PageId::new(id.clone()), token: token.clone() })
+        };
+        Ok(Self {
+            graph,
+            pages: Arc::new(secrets.page_tokens.iter().map(credentials).collect()),
+            wake: Arc::new(Notify::new()),
+        })
+    }
+
+    /// Says that there may be something to send.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub fn page(&self, page_id: &str) -> Option<&PageCredentials> {
+        self.pages.get(page_id)
+    }
+
+    pub fn graph(&self) -> &GraphClient {
+        &self.graph
+    }
+
+    /// Shows "is typing". It is a courtesy: a failure is counted and forgotten.
+    pub async fn show_typing(&self, page_id: &str, psid: &str) {
+        let Some(page) = self.page(page_id) else { return };
+        let recipient = Recipient::Psid(Psid::new(psid));
+        let reply = self.graph.sender_action(page, &recipient, &SenderAction::TypingOn).await;
+        let result = reply.result.as_ref().map_or_else(Failure::name, |()| "sent");
+        metrics::counter!("frontdesk_typing_total", "result" => result).increment(1);
+    }
+}
+
+/// Starts the sender and the one who settles doubts.
+pub fn start(app: &Arc<App>, tasks: &TaskTracker, stop: &CancellationToken) {
+    tasks.spawn(send_loop(Arc::clone(app), tasks.clone(), stop.clone()));
+    tasks.spawn(doubt_loop(Arc::clone(app), stop.clone()));
+}
+
+async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
+    let settings = &app.settings.outbox;
+    let running = Arc::new(Semaphore::new(settings.concurrency));
+    let poll = ms(settings.poll_ms);
+    loop {
+        let free = running.available_permits();
+        let claimed = if free == 0 { 0 } else { claim(&app, free, &running, &tasks).await };
+        // More may be due, unless less came than was asked for.
+        if claimed > 0 && claimed == free {
+            continue;
+        }
+        tokio::select! {
+            () = app.outbox.wake.notified() => {}
+            () = tokio::time::sleep(poll) => settle_unsendable(&app).await,
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Claims what is due and sends each in a task of its own. Returns how many were claimed.
+async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &TaskTracker) -> usize {
+    let limit = i64::try_from(free).unwrap_or(i64::MAX);
+    let rows = match db::outbox::claim(&app.pool, &app.replica, limit).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::error!(%error, "due messages could not be claimed");
+            return 0;
+        }
+    };
+    let count = rows.len();
+    for row in rows {
+        let Ok(permit) = Arc::clone(running).acquire_owned().await else { return count };
+        let app = Arc::clone(app);
+        tasks.spawn(async move {
+            send(&app, row).await;
+            drop(permit);
+            // The next part of the same reply may go now.
+            app.outbox.wake();
+        });
+    }
+    count
+}
+
+async fn send(app: &App, row: Claimed) {
+    let id = row.id;
+    let Some(page) = app.outbox.page(&row.page_id) else {
+        settle(app, &row, Verdict::Fail("this Page has no access token here; add it to [[pages]]".into()), None).await;
+        return;
+    };
+    let message = match message(&row) {
+        Ok(message) => message,
+        Err(reason) => {
+            settle(app, &row, Verdict::Fail(reason), None).await;
+            return;
+        }
+    };
+    let started = std::time::Instant::now();
+    let reply = app.outbox.graph.send(page, &message).await;
+    let result = reply.result.as_ref().map_or_else(Failure::name, |_| "sent");
+    metrics::counter!("frontdesk_sends_total", "page" => row.page_id.clone(), "result" => result).increment(1);
+    metrics::histogram!("frontdesk_send_seconds").record(started.elapsed().as_secs_f64());
+    if reply.result.is_ok() {
+        let waited = (Utc::now() - row.created_at).as_seconds_f64();
+        metrics::histogram!("frontdesk_outbox_wait_seconds").record(waited.max(0.0));
+    } else {
+        let trace = &reply.trace;
+        tracing::warn!(
+            outbox = %id, page = row.page_id, result, status = trace.http_status, code = trace.code,
+            subcode = trace.subcode, fbtrace_id = trace.fbtrace_id, transport = trace.transport_error,
+            "a message was not sent"
+        );
+    }
+    pause_when_full(app, &row.page_id, &reply).await;
+    let verdict = verdict(&app.settings.outbox, &row, &reply);
+    settle(app, &row, verdict, Some(&reply.trace)).await;
+}
+
+/// The message as the Send API takes it. Past the window an agent's words go out as HUMAN_AGENT, for seven days.
+fn message(row: &Claimed) -> Result<OutboundMessage, String> {
+    let recipient = Psid::new(row.psid.clone());
+    let message = OutboundMessage::text(recipient, row.text.clone())
+        .and_then(|message| message.with_metadata(metadata_of_row(row.id)))
+        .map_err(|error| error.to_string())?;
+    let Some(agent) = &row.agent else { return Ok(message) };
+    let reply = AgentReply::new(AgentId::new(agent.clone()), message);
+    let now = Utc::now();
+    if row.window_closes_at.is_some_and(|closes_at| closes_at > now) {
+        return Ok(reply.within_window());
+    }
+    let tagged_until = row.last_customer_at.map(|at| at + chrono::Duration::milliseconds(HUMAN_AGENT_WINDOW_MS));
+    if tagged_until.is_some_and(|until| until > now) {
+        return Ok(reply.as_human_agent());
+    }
+    Err("the customer's last message is more than 7 days old: Meta lets nobody answer it".into())
+}
+
+async fn pause_when_full(app: &App, page_id: &str, reply: &Reply<Sent>) {
+    metrics::gauge!("frontdesk_graph_usage_percent", "page" => page_id.to_owned())
+        .set(f64::from(reply.usage.max_percent));
+    let limited = match &reply.result {
+        Err(Failure::RateLimited { resume_after_ms, .. }) => Some(resume_after_ms.unwrap_or(LIMIT_PAUSE_MS)),
+        _ if reply.usage.max_percent >= USAGE_PERCENT_MAX => {
+            Some(reply.usage.resume_after_ms().unwrap_or(LIMIT_PAUSE_MS))
+        }
+        _ => None,
+    };
+    if let Some(pause_ms) = limited {
+        let until = Utc::now() + ms(pause_ms);
+        tracing::warn!(page = page_id, pause_ms, percent = reply.usage.max_percent, "the Page pauses for Meta's limits");
+        if let Err(error) = db::pages::pause_until(&app.pool, page_id, until).await {
+            tracing::error!(%error, page = page_id, "the pause could not be stored");
+        }
+    }
+}
+
+/// What becomes of a row after a send.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Sent(String),
+    /// Again after this time. `counted`: it uses up one of the attempts.
+    Again { after: Duration, counted: bool, error: String },
+    Unknown(String),
+    Fail(String),
+    /// Failed, and the conversation belongs to another app.
+    NotOurs(String),
+    /// Failed, and the window is closed.
+    WindowClosed(String),
+    /// Waits until the Page may send again.
+    PageState { state: &'static str, reason: String },
+}
+
+fn verdict(settings: &OutboxSettings, row: &Claimed, reply: &Reply<Sent>) -> Verdict {
+    let failure = match &reply.result {
+        Ok(sent) => return Verdict::Sent(sent.message_id.as_str().to_owned()),
+        Err(failure) => failure,
+    };
+    let numbers = describe(&reply.trace);
+    match failure {
+        Failure::Retry { after_ms, attempts_max } => {
+            let attempts_max = attempts_max
+                .and_then(|max| i32::try_from(max).ok())
+                .map_or(settings.attempts_max, |max| (max + 1).min(settings.attempts_max));
+            if row.attempts >= attempts_max {
+                return Verdict::Fail(format!("given up after {} attempts: {numbers}", row.attempts));
+            }
+            let after = backoff(settings, row.attempts).max(ms(after_ms.unwrap_or(0)));
+            Verdict::Again { after, counted: true, error: numbers }
+        }
+        // The lane pauses by the Page's own clock; the row itself is not to blame.
+        Failure::RateLimited { .. } => Verdict::Again { after: Duration::ZERO, counted: false, error: numbers },
+        Failure::HoldPerson => Verdict::Fail(format!("Meta asks not to write to this person unasked: {numbers}")),
+        Failure::PersonUnreachable => Verdict::Fail(format!("the person cannot be reached: {numbers}")),
+        Failure::OutsideWindow => Verdict::WindowClosed(format!("the messaging window is closed: {numbers}")),
+        Failure::NotOurs => Verdict::NotOurs(format!("another app owns the thread: {numbers}")),
+        Failure::TokenDead { .. } => Verdict::PageState {
+            state: "parked",
+            reason: format!("the Page's access token is dead; connect the Page again: {numbers}"),
+        },
+        Failure::StopPage { reason } => {
+            let why = match reason {
+                StopReason::Permission => "a permission is missing",
+                StopReason::Restricted => "Meta has restricted the Page",
+                StopReason::PolicyBlock => "Meta has blocked the Page for violating a policy",
+            };
+            Verdict::PageState { state: "stopped", reason: format!("{why}: {numbers}") }
+        }
+        Failure::Ambiguous { .. } => Verdict::Unknown(format!("nobody can tell whether it was sent: {numbers}")),
+        Failure::Permanent { .. } => Verdict::Fail(format!("refused: {numbers}")),
+        other => Verdict::Fail(format!("{}: {numbers}", other.name())),
+    }
+}
+
+fn describe(trace: &CallTrace) -> String {
+    let number = |n: Option<i64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    match (&trace.http_status, &trace.transport_error) {
+        (Some(status), _) => {
+            format!("HTTP {status}, code {}, subcode {}", number(trace.code), number(trace.subcode))
+        }
+        (None, Some(error)) => error.clone(),
+        (None, None) => "no answer".to_owned(),
+    }
+}
+
+/// Doubles with each attempt up to the cap, and takes a random half of it, so that rows of one outage spread out.
+fn backoff(settings: &OutboxSettings, attempts: i32) -> Duration {
+    let exponent = u32::try_from(attempts.max(1) - 1).unwrap_or(0).min(20);
+    let full = settings.retry_ms.saturating_mul(1 << exponent).min(settings.retry_max_ms).max(2);
+    ms(rand::rng().random_range(full / 2..=full))
+}
+
+async fn settle(app: &App, row: &Claimed, verdict: Verdict, trace: Option<&CallTrace>) {
+    if let Err(error) = store(app, row, &verdict, trace).await {
+        // The row stays `sending` and falls into doubt, which is looked up: nothing is sent twice.
+        tracing::error!(%error, outbox = %row.id, "the result of a send could not be stored");
+    }
+}
+
+async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallTrace>) -> sqlx::Result<()> {
+    let id = row.id;
+    match verdict {
+        Verdict::Sent(message_id) => {
+            let mut tx = app.pool.begin().await?;
+            db::outbox::mark_sent(&mut *tx, id, Some(message_id)).await?;
+            let message = db::messages::NewMessage {
+                conversation_id: row.conversation_id,
+                mid: message_id,
+                author: &row.author,
+                source: "text",
+                text: &row.text,
+                payload: None,
+                attachments: Vec::new(),
+                sent_at: Utc::now(),
+                outbox_id: Some(id),
+            };
+            db::messages::insert(&mut *tx, &message).await?;
+            tx.commit().await
+        }
+        Verdict::Again { after, counted, error } => {
+            db::outbox::requeue(&app.pool, id, Utc::now() + *after, *counted, error).await
+        }
+        Verdict::Unknown(error) => db::outbox::mark_unknown(&app.pool, id, error).await,
+        Verdict::PageState { state, reason } => {
+            if db::pages::set_state(&app.pool, &row.page_id, state, reason).await? {
+                tracing::error!(page = row.page_id, state, reason, "the Page can no longer send");
+            }
+            db::outbox::requeue(&app.pool, id, Utc::now(), false, reason).await
+        }
+        Verdict::Fail(error) | Verdict::NotOurs(error) | Verdict::WindowClosed(error) => {
+            fail(app, row, verdict, error, trace).await
+        }
+    }
+}
+
+/// Settles a row as failed. The customer is still owed an answer, so a person gets a ticket.
+async fn fail(app: &App, row: &Claimed, verdict: &Verdict, error: &str, trace: Option<&CallTrace>) -> sqlx::Result<()> {
+    let mut tx = app.pool.begin().await?;
+    // Lock order everywhere: conversation, then outbox rows.
+    db::conversations::lock(&mut tx, row.conversation_id).await?;
+    let code = trace.and_then(|t| t.code);
+    let subcode = trace.and_then(|t| t.subcode);
+    if db::outbox::mark_failed(&mut *tx, row.id, code, subcode, error).await? {
+        db::outbox::fail_following(&mut *tx, row.id, "an earlier part of the same reply failed").await?;
+        match verdict {
+            Verdict::NotOurs(_) => {
+                db::conversations::set_owner(&mut tx, row.conversation_id, "not_ours", error, None).await?;
+            }
+            Verdict::WindowClosed(_) => db::conversations::close_window(&mut *tx, row.conversation_id).await?,
+            _ => {}
+        }
+        open_delivery_ticket(app, &mut tx, row.conversation_id, &row.page_id, "delivery-failed", error).await?;
+    }
+    tx.commit().await
+}
+
+async fn open_delivery_ticket(
+    app: &App,
+    tx: &mut sqlx::PgConnection,
+    conversation_id: Uuid,
+    page_id: &str,
+    reason: &str,
+    error: &str,
+) -> sqlx::Result<()> {
+    let summary = format!("A reply did not reach the customer. {error}");
+    let ticket = NewTicket {
+        conversation_id,
+        page_id,
+        turn_id: None,
+        priority: "high",
+        reason,
+        summary: &summary,
+        tags: &["delivery".to_owned()],
+    };
+    db::tickets::open(tx, &ticket, !app.settings.tickets.webhook_url.is_empty()).await?;
+    Ok(())
+}
+
+/// Rows that takeovers and closed windows left behind.
+async fn settle_unsendable(app: &App) {
+    let settled = match db::outbox::settle_unsendable(&app.pool, 500).await {
+        Ok(settled) => settled,
+        Err(error) => {
+            tracing::error!(%error, "unsendable messages could not be settled");
+            return;
+        }
+    };
+    for (id, conversation_id, state) in settled {
+        metrics::counter!("frontdesk_outbox_unsendable_total", "state" => state.clone()).increment(1);
+        if state == "failed"
+            && let Err(error) = ticket_for(app, id, conversation_id, "window-closed").await
+        {
+            tracing::error!(%error, outbox = %id, "no ticket could be opened for a message past its window");
+        }
+    }
+}
+
+async fn ticket_for(app: &App, id: Uuid, conversation_id: Uuid, reason: &str) -> sqlx::Result<()> {
+    let mut tx = app.pool.begin().await?;
+    if let Some(row) = db::outbox::get(&mut *tx, id).await? {
+        let error = row.error.unwrap_or_default();
+        open_delivery_ticket(app, &mut tx, conversation_id, &row.page_id, reason, &error).await?;
+    }
+    tx.commit().await
+}
+
+/// Looks up sends whose result is not known.
+async fn doubt_loop(app: Arc<App>, stop: CancellationToken) {
+    let settings = &app.settings.outbox;
+    let every = ms(settings.poll_ms.max(200));
+    let stale_ms = i64::try_from(settings.in_doubt_after_ms).unwrap_or(i64::MAX);
+    let grace_ms = i64::try_from(settings.echo_grace_ms).unwrap_or(i64::MAX);
+    while crate::queue::pause(every, &stop).await {
+        let doubted = async {
+            db::outbox::doubt_stale(&app.pool, stale_ms).await?;
+            db::outbox::take_in_doubt(&app.pool, grace_ms, LOOK_AGAIN_MS, 50).await
+        };
+        match doubted.await {
+            Ok(rows) => {
+                for row in rows {
+                    look_up(&app, &row).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "sends in doubt could not be read"),
+        }
+    }
+}
+
+/// Time since the send that is in doubt.
+fn age_ms(row: &InDoubt) -> i64 {
+    row.claimed_at.map_or(0, |at| (Utc::now() - at).num_milliseconds())
+}
+
+async fn look_up(app: &App, row: &InDoubt) {
+    let seen = match find_in_conversation(app, row).await {
+        Ok(seen) => seen,
+        Err(reason) => {
+            metrics::counter!("frontdesk_doubts_total", "result" => "unanswered").increment(1);
+            ask_a_person(app, row, &reason).await;
+            return;
+        }
+    };
+    let result = match seen {
+        Some(message_id) => {
+            metrics::counter!("frontdesk_doubts_total", "result" => "sent").increment(1);
+            db::outbox::mark_sent(&app.pool, row.id, Some(&message_id)).await.map(drop)
+        }
+        None if row.attempts >= app.settings.outbox.attempts_max => {
+            let error = format!("not in the conversation, and given up after {} attempts", row.attempts);
+            fail_in_doubt(app, row, &error).await
+        }
+        // Meta's record may lag behind its acceptance: only the second look counts.
+        None if age_ms(row) < 2 * i64::try_from(app.settings.outbox.echo_grace_ms).unwrap_or(0) => return,
+        None => {
+            metrics::counter!("frontdesk_doubts_total", "result" => "not_sent").increment(1);
+            let error = "the Conversations API shows that it was not sent";
+            db::outbox::requeue(&app.pool, row.id, Utc::now(), true, error).await
+        }
+    };
+    match result {
+        Ok(()) => app.outbox.wake(),
+        Err(error) => tracing::error!(%error, outbox = %row.id, "a send in doubt could not be settled"),
+    }
+}
+
+/// Meta's own record: the message's id when it is there, `None` when it surely is not, an error when nobody can say.
+async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>, String> {
+    let page = app.outbox.page(&row.page_id).ok_or("this Page has no access token here")?;
+    let reply = app.outbox.graph.conversation(page, &Psid::new(row.psid.clone()), LOOK_THROUGH_MAX).await;
+    let conversation = reply.result.map_err(|failure| {
+        format!("the Conversations API did not help ({}): {}", failure.name(), describe(&reply.trace))
+    })?;
+    // The person wrote to the Page, so a conversation exists; none shown means that we may not see it.
+    let conversation = conversation.ok_or("the Conversations API shows no conversation with this person")?;
+    let since_ms = row.first_sent_at.map_or(0, |at| at.timestamp_millis()) - CLOCK_SKEW_MS;
+    for message in &conversation.messages {
+        let is_ours = message.from_id.as_deref() == Some(row.page_id.as_str())
+            && message.created_ms.is_none_or(|at| at >= since_ms)
+            && message.text.as_deref().map(str::trim) == Some(row.text.trim());
+        if !is_ours {
+            continue;
+        }
+        // The same words may have been sent before, by another row, or by a person.
+        let known = db::outbox::by_message_id(&app.pool, &row.page_id, message.id.as_str())
+            .await
+            .map_err(|error| error.to_string())?;
+        if known.is_none() {
+            return Ok(Some(message.id.as_str().to_owned()));
+        }
+    }
+    let reaches_back = conversation.messages.len() < LOOK_THROUGH_MAX as usize
+        || conversation.messages.iter().any(|m| m.created_ms.is_some_and(|at| at < since_ms));
+    if reaches_back { Ok(None) } else { Err("the conversation has too many newer messages to be sure".into()) }
+}
+
+/// After a while a person is asked to look; the row stays visible and unsettled.
+async fn ask_a_person(app: &App, row: &InDoubt, reason: &str) {
+    if age_ms(row) < i64::try_from(app.settings.outbox.unknown_ticket_after_ms).unwrap_or(i64::MAX) {
+        return;
+    }
+    let opened = async {
+        let mut tx = app.pool.begin().await?;
+        db::conversations::lock(&mut tx, row.conversation_id).await?;
+        if db::tickets::open_of_conversation(&mut *tx, row.conversation_id).await?.is_none() {
+            let text = format!("Meta may or may not have sent it; look at the conversation and settle it. {reason}");
+            open_delivery_ticket(app, &mut tx, row.conversation_id, &row.page_id, "delivery-unknown", &text).await?;
+        }
+        tx.commit().await
+    };
+    if let Err(error) = opened.await {
+        tracing::error!(%error, outbox = %row.id, "no ticket could be opened for a send in doubt");
+    }
+}
+
+async fn fail_in_doubt(app: &App, row: &InDoubt, error: &str) -> sqlx::Result<()> {
+    let mut tx = app.pool.begin().await?;
+    db::conversations::lock(&mut tx, row.conversation_id).await?;
+    if db::outbox::mark_failed(&mut *tx, row.id, None, None, error).await? {
+        db::outbox::fail_following(&mut *tx, row.id, "an earlier part of the same reply failed").await?;
+        open_delivery_ticket(app, &mut tx, row.conversation_id, &row.page_id, "delivery-failed", error).await?;
+    }
+    tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_names_the_row_and_nothing_else_is_taken_for_it() {
+        let id = Uuid::new_v4();
+        assert_eq!(row_of_metadata(&metadata_of_row(id)), Some(id));
+        for other in ["", "frontdesk:1:", "frontdesk:2:9d2e", "campaign-7", &id.to_string()] {
+            assert_eq!(row_of_metadata(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_within_its_cap_and_never_halves_below() {
+        let settings = Settings::load(None).unwrap().outbox;
+        for attempts in 1..40 {
+            let full = settings.retry_ms.saturating_mul(1 << (attempts - 1).min(20)).min(settings.retry_max_ms);
+            let pause = u64::try_from(backoff(&settings, attempts).as_millis()).unwrap();
+            assert!((full / 2..=full).contains(&pause), "attempt {attempts}: {pause} ms of {full}");
+        }
+    }
+}

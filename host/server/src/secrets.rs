@@ -1,0 +1,118 @@
+//! Secrets come from environment variables, or from files that the same variable with `_FILE` names. They are held as
+//! [`SecretString`], which neither `Debug` nor `Display` show.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::settings::{PageSettings, Settings};
+
+/// Shortest admin token that is accepted, in bytes.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("{name} is not set; set it, or set {name}_FILE to the path of a file that holds it ({purpose})")]
+    Missing { name: String, purpose: &'static str },
+    #[error("{name}_FILE names {path}, which cannot be read: {source}")]
+    Unreadable {
+        name: String,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{name} is empty; expected {purpose}")]
+    Empty { name: String, purpose: &'static str },
+    #[error("FRONTDESK_ADMIN_TOKEN has {found} bytes, expected at least {ADMIN_TOKEN_BYTES_MIN}: make one with `openssl rand -hex 32`")]
+    AdminTokenShort { found: usize },
+    #[error(
+        "page {page}: no access token; give token_file or token_env in its [[pages]] entry (or FRONTDESK_PAGE_TOKEN \
+         when there is one page only)"
+    )]
+    PageToken { page: String },
+}
+
+/// Everything secret that the host needs to run.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    /// All valid secrets of the Meta app; the first signs (`appsecret_proof`), any may verify.
+    pub app_secrets: Vec<SecretString>,
+    pub verify_token: SecretString,
+    pub admin_token: SecretString,
+    /// By Page id.
+    pub page_tokens: HashMap<String, SecretString>,
+    pub ticket_webhook: Option<SecretString>,
+}
+
+impl Secrets {
+    /// Reads all secrets that `settings` call for.
+    pub fn load(settings: &Settings) -> Result<Self, SecretError> {
+        let app = required("FRONTDESK_APP_SECRET", "the app secret from the Meta app's basic settings")?;
+        let app_secrets =
+            app.expose_secret().split([',', '\n']).map(str::trim).filter(|s| !s.is_empty()).map(SecretString::from).collect();
+        let admin_token = required("FRONTDESK_ADMIN_TOKEN", "the bearer token of the admin API")?;
+        let found = admin_token.expose_secret().len();
+        if found < ADMIN_TOKEN_BYTES_MIN {
+            return Err(SecretError::AdminTokenShort { found });
+        }
+        let page_tokens = settings
+            .pages
+            .iter()
+            .map(|page| Ok((page.id.clone(), page_token(page, settings.pages.len())?)))
+            .collect::<Result<_, SecretError>>()?;
+        let ticket_webhook = if settings.tickets.webhook_url.is_empty() {
+            None
+        } else {
+            Some(required("FRONTDESK_TICKET_WEBHOOK_SECRET", "the key that signs the ticket webhook")?)
+        };
+        Ok(Self {
+            app_secrets,
+            verify_token: required("FRONTDESK_VERIFY_TOKEN", "the string given to Meta for the webhook handshake")?,
+            admin_token,
+            page_tokens,
+            ticket_webhook,
+        })
+    }
+}
+
+fn page_token(page: &PageSettings, pages: usize) -> Result<SecretString, SecretError> {
+    const PURPOSE: &str = "the Page access token";
+    if let Some(path) = &page.token_file {
+        return read_file(&format!("token of page {}", page.id), path, PURPOSE);
+    }
+    let name = page.token_env.as_deref().unwrap_or("FRONTDESK_PAGE_TOKEN");
+    if page.token_env.is_none() && pages > 1 {
+        return Err(SecretError::PageToken { page: page.id.clone() });
+    }
+    optional(name, PURPOSE)?.ok_or_else(|| SecretError::PageToken { page: page.id.clone() })
+}
+
+/// Reads a secret that must be there.
+pub fn required(name: &str, purpose: &'static str) -> Result<SecretString, SecretError> {
+    optional(name, purpose)?.ok_or_else(|| SecretError::Missing { name: name.to_owned(), purpose })
+}
+
+/// Reads a secret that may be absent; one that is present but empty is a mistake.
+pub fn optional(name: &str, purpose: &'static str) -> Result<Option<SecretString>, SecretError> {
+    if let Ok(path) = std::env::var(format!("{name}_FILE")) {
+        return read_file(name, Path::new(&path), purpose).map(Some);
+    }
+    match std::env::var(name) {
+        Ok(value) if value.trim().is_empty() => Err(SecretError::Empty { name: name.to_owned(), purpose }),
+        Ok(value) => Ok(Some(SecretString::from(value.trim().to_owned()))),
+        Err(_) => Ok(None),
+    }
+}
+
+fn read_file(name: &str, path: &Path, purpose: &'static str) -> Result<SecretString, SecretError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        source,
+    })?;
+    if text.trim().is_empty() {
+        return Err(SecretError::Empty { name: name.to_owned(), purpose });
+    }
+    Ok(SecretString::from(text.trim().to_owned()))
+}

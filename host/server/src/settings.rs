@@ -1,0 +1,330 @@
+//! All settings: one typed struct per concern, defaults in `defaults.toml`, unknown keys refused.
+//!
+//! Secrets are not settings (see [`crate::secrets`]), so a settings file can be shown and committed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::{Deserialize, Serialize};
+
+use crate::answer::ModelSettings;
+use crate::knowledge::{EmbeddingSettings, RetrievalSettings};
+
+/// The defaults, which are documentation too.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub server: ServerSettings,
+    pub inbox: InboxSettings,
+    pub graph: GraphSettings,
+    pub queue: QueueSettings,
+    pub worker: WorkerSettings,
+    pub turn: TurnSettings,
+    pub handover: HandoverSettings,
+    pub outbox: OutboxSettings,
+    pub policies: PolicySettings,
+    pub engines: EngineSettings,
+    pub database: DatabaseSettings,
+    pub tickets: TicketSettings,
+    pub knowledge: KnowledgeSettings,
+    #[serde(default)]
+    pub embeddings: EmbeddingSettings,
+    #[serde(default)]
+    pub retrieval: RetrievalSettings,
+    #[serde(default)]
+    pub model: ModelSettings,
+    #[serde(default)]
+    pub pages: Vec<PageSettings>,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    pub listen: String,
+    pub webhook_body_bytes_max: usize,
+    pub ack_timeout_ms: u64,
+    pub home_url: String,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxSettings {
+    pub pending_max: usize,
+    pub writers: usize,
+    pub rows_per_insert_max: usize,
+    pub keep_days: u32,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphSettings {
+    pub base_url: String,
+    pub version: String,
+    pub app_id: String,
+    pub timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSettings {
+    pub namespace: String,
+    pub length_max: usize,
+    pub sweep_ms: u64,
+    pub claim_after_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSettings {
+    pub concurrency: usize,
+    pub lease_ms: u64,
+    pub attempts_max: i32,
+    pub retry_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnSettings {
+    pub events_max: i64,
+    pub history_max: i64,
+    pub settle_ms: u64,
+    pub typing_indicator: bool,
+    pub disclosure_gap_hours: i64,
+}
+
+/// What the echo of another app's message means for the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherApps {
+    Takeover,
+    Ignore,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandoverSettings {
+    pub quiet_hours: i64,
+    pub other_apps: OtherApps,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboxSettings {
+    pub concurrency: usize,
+    pub poll_ms: u64,
+    pub attempts_max: i32,
+    pub retry_ms: u64,
+    pub retry_max_ms: u64,
+    pub in_doubt_after_ms: u64,
+    pub echo_grace_ms: u64,
+    pub unknown_ticket_after_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySettings {
+    pub dir: PathBuf,
+    pub poll_ms: u64,
+    pub instances_max: u32,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    pub binaries_dir: PathBuf,
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    pub connections_max: u32,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TicketSettings {
+    pub webhook_url: String,
+    pub timeout_ms: u64,
+    pub attempts_max: i32,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnowledgeSettings {
+    pub passages_max: usize,
+}
+
+/// One Facebook Page that this host answers for.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageSettings {
+    /// Meta's Page id.
+    pub id: String,
+    pub name: String,
+    /// Folder name of the policy chain.
+    #[serde(default = "default_chain")]
+    pub chain: String,
+    /// IANA time zone, such as `Europe/Vienna`: business hours are local.
+    #[serde(default = "default_time_zone")]
+    pub time_zone: String,
+    /// BCP 47 tag of the Page's main language.
+    #[serde(default = "default_language")]
+    pub language: String,
+    /// File that holds the Page access token; or name the variable that does with `token_env`.
+    pub token_file: Option<PathBuf>,
+    pub token_env: Option<String>,
+}
+
+fn default_chain() -> String {
+    "default".into()
+}
+fn default_time_zone() -> String {
+    "UTC".into()
+}
+fn default_language() -> String {
+    "en".into()
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("the settings file {path} was not found; give an existing file with --config, or none for the defaults")]
+    FileMissing { path: PathBuf },
+    #[error("the settings do not fit: {source}; `frontdesk settings` prints every key with its default")]
+    Invalid {
+        #[source]
+        source: Box<figment::Error>,
+    },
+    #[error("setting {key} is {found}, expected {expected}")]
+    OutOfRange { key: &'static str, found: String, expected: String },
+    #[error("[[pages]] number {index}: {problem}")]
+    Page { index: usize, problem: String },
+}
+
+impl Settings {
+    /// Reads defaults, then the file, then the environment, and checks settings against each other.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if let Some(path) = file {
+            if !path.is_file() {
+                return Err(SettingsError::FileMissing { path: path.to_owned() });
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        let settings: Self = figment
+            .merge(Env::prefixed("FRONTDESK__").split("__"))
+            .extract()
+            .map_err(|source| SettingsError::Invalid { source: Box::new(source) })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 14] = [
+            ("server.webhook_body_bytes_max", self.server.webhook_body_bytes_max as u64, 65_536..=64 << 20),
+            ("server.ack_timeout_ms", self.server.ack_timeout_ms, 100..=4_900),
+            ("inbox.pending_max", self.inbox.pending_max as u64, 1..=1_000_000),
+            ("inbox.writers", self.inbox.writers as u64, 1..=32),
+            ("inbox.rows_per_insert_max", self.inbox.rows_per_insert_max as u64, 1..=10_000),
+            ("queue.length_max", self.queue.length_max as u64, 100..=10_000_000),
+            ("queue.sweep_ms", self.queue.sweep_ms, 50..=600_000),
+            ("worker.concurrency", self.worker.concurrency as u64, 1..=1_024),
+            ("worker.lease_ms", self.worker.lease_ms, 1_000..=600_000),
+            ("turn.events_max", self.turn.events_max.unsigned_abs(), 1..=1_000),
+            ("turn.history_max", self.turn.history_max.unsigned_abs(), 0..=30),
+            ("turn.settle_ms", self.turn.settle_ms, 0..=60_000),
+            ("outbox.concurrency", self.outbox.concurrency as u64, 1..=1_024),
+            ("knowledge.passages_max", self.knowledge.passages_max as u64, 1..=20),
+        ];
+        for (key, found, allowed) in ranges {
+            if !allowed.contains(&found) {
+                let expected = format!("{} to {}", allowed.start(), allowed.end());
+                return Err(SettingsError::OutOfRange { key, found: found.to_string(), expected });
+            }
+        }
+        // A send in doubt must not be looked up while its own request may still be running.
+        if self.outbox.in_doubt_after_ms <= self.graph.timeout_ms {
+            return Err(SettingsError::OutOfRange {
+                key: "outbox.in_doubt_after_ms",
+                found: self.outbox.in_doubt_after_ms.to_string(),
+                expected: format!("more than graph.timeout_ms ({})", self.graph.timeout_ms),
+            });
+        }
+        if self.queue.namespace.is_empty() {
+            return Err(SettingsError::OutOfRange {
+                key: "queue.namespace",
+                found: "an empty text".into(),
+                expected: "a prefix such as frontdesk".into(),
+            });
+        }
+        self.check_pages()
+    }
+
+    fn check_pages(&self) -> Result<(), SettingsError> {
+        let mut seen = std::collections::HashSet::new();
+        for (index, page) in self.pages.iter().enumerate() {
+            let problem = if page.id.is_empty() || !page.id.bytes().all(|b| b.is_ascii_digit()) {
+                Some(format!("id is {:?}, expected the digits of a Meta Page id", page.id))
+            } else if !seen.insert(&page.id) {
+                Some(format!("id {} is configured twice", page.id))
+            } else if page.time_zone.parse::<chrono_tz::Tz>().is_err() {
+                Some(format!("time_zone is {:?}, expected an IANA name such as Europe/Vienna", page.time_zone))
+            } else if !is_plain_name(&page.chain) {
+                Some(format!("chain is {:?}, expected the name of a folder in policies.dir", page.chain))
+            } else {
+                None
+            };
+            if let Some(problem) = problem {
+                return Err(SettingsError::Page { index: index + 1, problem });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that cannot lead out of its folder.
+pub fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+pub(crate) fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_load_and_fit_each_other() {
+        let settings = Settings::load(None).unwrap();
+        assert_eq!(settings.graph.version, "v26.0");
+        assert!(settings.pages.is_empty());
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_what_was_expected() {
+        let dir = tempfile::tempdir().unwrap();
+        let cases = [
+            ("[server]\nlisten_on = \"x\"\n", "listen_on"),
+            ("[worker]\nconcurrency = 0\n", "setting worker.concurrency is 0, expected 1 to 1024"),
+            ("[outbox]\nin_doubt_after_ms = 5\n", "more than graph.timeout_ms (10000)"),
+            ("[[pages]]\nid = \"12a\"\nname = \"x\"\n", "expected the digits of a Meta Page id"),
+            ("[[pages]]\nid = \"12\"\nname = \"x\"\ntime_zone = \"Mars\"\n", "Europe/Vienna"),
+            ("[[pages]]\nid = \"12\"\nname = \"x\"\nchain = \"../x\"\n", "name of a folder"),
+            ("[[pages]]\nid = \"1\"\nname = \"x\"\n[[pages]]\nid = \"1\"\nname = \"y\"\n", "configured twice"),
+        ];
+        for (text, expected) in cases {
+            let path = dir.path().join("frontdesk.toml");
+            std::fs::write(&path, text).unwrap();
+            let message = Settings::load(Some(&path)).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text:?} gave {message:?}");
+        }
+    }
+}

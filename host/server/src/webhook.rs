@@ -1,0 +1,158 @@
+//! Meta's webhook: `GET` is the verification handshake, `POST` delivers events.
+//!
+//! A POST is answered with 200 only when every event in it is durable in the inbox. What cannot be stored in time is
+//! answered with 503, and Meta repeats it; everything that is merely strange is stored and answered with 200, because
+//! Meta unsubscribes an app whose webhook refuses for an hour.
+//!
+//! | answer | when |
+//! |--------|------|
+//! | 200 | every event is stored, or was stored before |
+//! | 400 | the signed body is no JSON envelope |
+//! | 401 | the signature header is missing, malformed or wrong |
+//! | 404 | `object` is not `page` |
+//! | 413 | the body is larger than `server.webhook_body_bytes_max` |
+//! | 503 | the inbox cannot take it now (full, or the database is slow or away) |
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use chrono::{DateTime, Utc};
+use frontdesk_messenger::event::{self, Event, EventKind};
+use frontdesk_messenger::ids::AppId;
+use frontdesk_messenger::{handshake, signature};
+
+use crate::app::App;
+use crate::db::inbox::NewEvent;
+use crate::inbox::InboxError;
+use crate::outbox;
+use crate::settings::OtherApps;
+
+pub fn router(app: Arc<App>) -> Router {
+    // Meta's app dashboard remembers the path of an older installation; both lead here.
+    Router::new()
+        .route("/meta/webhook", get(verify).post(receive))
+        .route("/webhook", get(verify).post(receive))
+        .with_state(app)
+}
+
+async fn verify(State(app): State<Arc<App>>, Query(query): Query<Vec<(String, String)>>) -> Response {
+    let expected = std::slice::from_ref(&app.secrets.verify_token);
+    match handshake::verify_handshake_query(query.iter().map(|(k, v)| (k.as_str(), v.as_str())), expected) {
+        Ok(challenge) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], challenge).into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "a webhook handshake was refused");
+            let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+            (status, error.to_string()).into_response()
+        }
+    }
+}
+
+async fn receive(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let started = std::time::Instant::now();
+    let response = accept(&app, &headers, body).await;
+    metrics::histogram!("frontdesk_webhook_seconds", "status" => response.status().as_str().to_owned())
+        .record(started.elapsed().as_secs_f64());
+    response
+}
+
+async fn accept(app: &App, headers: &HeaderMap, body: Body) -> Response {
+    let limit = app.settings.server.webhook_body_bytes_max;
+    let Ok(body) = axum::body::to_bytes(body, limit).await else {
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {limit} bytes, or was cut off"));
+    };
+    if let Err(error) = signature::verify_headers(headers, &app.secrets.app_secrets, &body) {
+        let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::UNAUTHORIZED);
+        return refuse(status, &error.to_string());
+    }
+    let events = match read(app, &body) {
+        Ok(events) => events,
+        Err(error) => {
+            let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+            return refuse(status, &error.to_string());
+        }
+    };
+    if events.is_empty() {
+        return (StatusCode::OK, "EVENT_RECEIVED").into_response();
+    }
+    match app.inbox.store(events).await {
+        Ok(()) => (StatusCode::OK, "EVENT_RECEIVED").into_response(),
+        Err(error @ (InboxError::Full | InboxError::Slow | InboxError::Refused)) => {
+            tracing::error!(%error, "a delivery was not acknowledged; Meta will repeat it");
+            ([(header::RETRY_AFTER, "1")], (StatusCode::SERVICE_UNAVAILABLE, error.to_string())).into_response()
+        }
+    }
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    tracing::warn!(status = status.as_u16(), reason, "a webhook delivery was refused");
+    (status, reason.to_owned()).into_response()
+}
+
+fn read(app: &App, body: &Bytes) -> Result<Vec<NewEvent>, event::ParseError> {
+    let batch = event::parse(body)?;
+    Ok(batch
+        .events
+        .into_iter()
+        .filter(|event| {
+            metrics::counter!("frontdesk_events_total", "kind" => event.kind_name(), "channel" => event.channel.name())
+                .increment(1);
+            // Test deliveries of the app dashboard carry nothing to keep.
+            !matches!(event.kind, EventKind::DashboardTest)
+        })
+        .map(|event| row(app, event))
+        .collect())
+}
+
+fn row(app: &App, event: Event) -> NewEvent {
+    let is_takeover = is_takeover(app, &event);
+    NewEvent {
+        dedupe_key: event.dedupe_key(),
+        mid: event.kind.mid().map(|mid| mid.as_str().to_owned()),
+        is_takeover,
+        channel: event.channel.name(),
+        kind: event.kind_name(),
+        event_at: event.timestamp_ms.and_then(DateTime::<Utc>::from_timestamp_millis),
+        entry_time: None,
+        page_id: event.page_id.map(frontdesk_messenger::PageId::into_string).unwrap_or_default(),
+        psid: event.psid.map(frontdesk_messenger::Psid::into_string),
+        payload: event.raw,
+    }
+}
+
+/// Whether the event shows somebody else answering, so that unsent rows of the machine must wait until a turn has read it.
+fn is_takeover(app: &App, event: &Event) -> bool {
+    let EventKind::Echo(echo) = &event.kind else { return false };
+    echo_author(app, echo) == EchoAuthor::SomebodyElse
+}
+
+/// Who stands behind an echo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EchoAuthor {
+    /// A row of our outbox.
+    Outbox(uuid::Uuid),
+    /// Sent with our app's token, but not through the outbox; or by another app that is to be ignored.
+    Harmless,
+    /// A person in the Page Inbox, or another app that counts as one.
+    SomebodyElse,
+}
+
+/// Tells who wrote an echoed message: our metadata first, then the app id.
+pub fn echo_author(app: &App, echo: &event::Echo) -> EchoAuthor {
+    if let Some(id) = echo.metadata.as_deref().and_then(outbox::row_of_metadata) {
+        return EchoAuthor::Outbox(id);
+    }
+    let ours = AppId::new(app.settings.graph.app_id.clone());
+    match echo.origin(&ours) {
+        event::EchoOrigin::Ours => EchoAuthor::Harmless,
+        event::EchoOrigin::Inbox => EchoAuthor::SomebodyElse,
+        event::EchoOrigin::OtherApp(_) => match app.settings.handover.other_apps {
+            OtherApps::Takeover => EchoAuthor::SomebodyElse,
+            OtherApps::Ignore => EchoAuthor::Harmless,
+        },
+    }
+}

@@ -1,0 +1,384 @@
+//! Leases conversations and makes one turn of all their unread events.
+//!
+//! # What happens on a crash, between which two lines
+//! 1. *lease* … nothing is changed yet; the lease expires, the wake-up is claimed or swept.
+//! 2. *intake* commits: messages, owners and windows are applied; what the machine owes stays unread, with one more attempt
+//!    counted, so that an event that kills its worker becomes a ticket after `worker.attempts_max`.
+//! 3. *pipeline* … changes nothing; it is repeated.
+//! 4. *commit* in one transaction: decision, outbox rows, ticket, conversation, inbox rows. Either all of it or none.
+//!
+//! # Fencing
+//! The commit compares the lease's token (a worker that stood still while another took over changes nothing) and the epoch (a
+//! person who took over meanwhile is not interrupted). An edit or unsend that arrived meanwhile repeats the turn.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::db;
+use crate::db::conversations::Conversation;
+use crate::db::tickets::NewTicket;
+use crate::intake::{self, TurnEvent};
+use crate::pipeline::{self, TurnInput, TurnResult};
+use crate::queue::{ConversationKey, WakeUp};
+use crate::settings::ms;
+
+/// A turn repeated for an edit that arrived meanwhile is repeated at most this often.
+const REDO_MAX: usize = 3;
+/// Longest pause before a failed turn is tried again.
+const RETRY_MS_MAX: u64 = 300_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    #[error("the database failed: {source}")]
+    Database {
+        #[from]
+        source: sqlx::Error,
+    },
+    #[error("{source}")]
+    Pipeline {
+        #[from]
+        source: pipeline::PipelineError,
+    },
+}
+
+/// What became of a commit.
+enum Committed {
+    Done,
+    /// The lease was lost, or an edit arrived: nothing was changed.
+    LeaseLost,
+    Redo,
+}
+
+/// Starts the workers of this process. Acknowledgements outlive the turns that make them.
+pub fn start(
+    app: &Arc<App>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    late_tasks: &TaskTracker,
+    late_stop: &CancellationToken,
+) {
+    let concurrency = app.settings.worker.concurrency;
+    let wake_ups = app.queue.start_receiver(app.pool.clone(), concurrency, tasks, stop);
+    let acks = app.queue.start_acks(late_tasks, late_stop);
+    tasks.spawn(dispatch(Arc::clone(app), wake_ups, acks, tasks.clone(), stop.clone()));
+}
+
+async fn dispatch(
+    app: Arc<App>,
+    mut wake_ups: mpsc::Receiver<WakeUp>,
+    acks: mpsc::Sender<String>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let running = Arc::new(Semaphore::new(app.settings.worker.concurrency));
+    loop {
+        let Ok(permit) = Arc::clone(&running).acquire_owned().await else { return };
+        let wake_up = tokio::select! {
+            wake_up = wake_ups.recv() => wake_up,
+            () = stop.cancelled() => return,
+        };
+        let Some(wake_up) = wake_up else { return };
+        let (app, acks) = (Arc::clone(&app), acks.clone());
+        tasks.spawn(async move {
+            handle(&app, &wake_up.key).await;
+            if let Some(entry) = wake_up.entry {
+                // An unacknowledged entry is claimed again and finds nothing to do.
+                let _ = acks.send(entry).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Handles a conversation until nothing of it is unread, or somebody else holds it.
+async fn handle(app: &App, key: &ConversationKey) {
+    let result = match &key.psid {
+        Some(psid) => handle_conversation(app, &key.page_id, psid).await,
+        None => handle_page(app, &key.page_id).await.map_err(TurnError::from),
+    };
+    if let Err(error) = result {
+        metrics::counter!("frontdesk_turn_errors_total").increment(1);
+        tracing::error!(%error, page = key.page_id, "a conversation could not be handled; it is tried again");
+    }
+}
+
+async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(), TurnError> {
+    let lease_ms = i64::try_from(app.settings.worker.lease_ms).unwrap_or(i64::MAX);
+    if app.settings.turn.settle_ms > 0 {
+        tokio::time::sleep(ms(app.settings.turn.settle_ms)).await;
+    }
+    loop {
+        let Some(conversation) = db::conversations::lease(&app.pool, page_id, psid, lease_ms).await? else {
+            // Its holder looks again after giving the lease back, so what woke us is not forgotten.
+            return Ok(());
+        };
+        let (id, token) = (conversation.id, conversation.lease_token);
+        let result = tokio::select! {
+            result = turns(app, conversation) => result,
+            // Renewal only ends when the lease is lost: then the commit would be refused anyway.
+            () = renew(app, id, token, lease_ms) => Ok(()),
+        };
+        db::conversations::release(&app.pool, id, token).await?;
+        result?;
+        if !db::inbox::has_pending(&app.pool, page_id, Some(psid)).await? {
+            return Ok(());
+        }
+    }
+}
+
+async fn renew(app: &App, id: Uuid, token: i64, lease_ms: i64) {
+    let every = ms(app.settings.worker.lease_ms / 3);
+    loop {
+        tokio::time::sleep(every).await;
+        match db::conversations::renew(&app.pool, id, token, lease_ms).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(conversation = %id, "the lease was lost; the turn is left to its new holder");
+                return;
+            }
+            Err(error) => tracing::warn!(%error, conversation = %id, "the lease could not be renewed"),
+        }
+    }
+}
+
+/// Events that belong to a Page, not to a conversation. Applying one twice changes nothing, so no lease is needed.
+async fn handle_page(app: &App, page_id: &str) -> sqlx::Result<()> {
+    let mut tx = app.pool.begin().await?;
+    for event in db::inbox::pending(&mut tx, page_id, None, app.settings.turn.events_max).await? {
+        intake::apply_page_event(app, &mut tx, &event).await?;
+    }
+    tx.commit().await
+}
+
+/// One turn over everything unread, repeated when an edit arrives meanwhile.
+async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
+    let started = Instant::now();
+    let token = leased.lease_token;
+    let mut leased = Some(leased);
+    for _ in 0..=REDO_MAX {
+        let mut tx = app.pool.begin().await?;
+        let Some(conversation) = leased.take() else { break };
+        // The lock makes takeovers wait for this short transaction, and shows what they changed since the lease.
+        let Some(conversation) = db::conversations::lock(&mut tx, conversation.id).await? else { return Ok(()) };
+        if conversation.lease_token != token {
+            return Ok(());
+        }
+        let events = db::inbox::pending(
+            &mut tx,
+            &conversation.page_id,
+            Some(&conversation.psid),
+            app.settings.turn.events_max,
+        )
+        .await?;
+        let (conversation, turn) = intake::apply(app, &mut tx, conversation, &events).await?;
+        tx.commit().await?;
+        if turn.is_empty() {
+            return Ok(());
+        }
+        match one_turn(app, &conversation, &turn, started).await {
+            Ok(Committed::Redo) => leased = Some(conversation),
+            Ok(Committed::Done | Committed::LeaseLost) => return Ok(()),
+            Err(error) => {
+                postpone(app, &turn, &error).await?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn one_turn(
+    app: &App,
+    conversation: &Conversation,
+    turn: &[TurnEvent],
+    started: Instant,
+) -> Result<Committed, TurnError> {
+    let attempts = turn.iter().map(|event| event.attempts).max().unwrap_or(0);
+    if attempts >= app.settings.worker.attempts_max {
+        return Ok(give_up(app, conversation, turn, attempts).await?);
+    }
+    let mids: Vec<String> = turn.iter().map(|event| event.mid.clone()).collect();
+    let messages = db::messages::by_mids(&app.pool, conversation.id, &mids).await?;
+    let Some(page) = db::pages::get(&app.pool, &conversation.page_id).await? else {
+        return Ok(leave(app, conversation, turn, "this Page is not configured here").await?);
+    };
+    if messages.is_empty() {
+        return Ok(leave(app, conversation, turn, "unsent before it was answered").await?);
+    }
+    let history =
+        db::messages::history(&app.pool, conversation.id, &mids, app.settings.turn.history_max).await?;
+    let input = TurnInput {
+        turn_id: Uuid::now_v7(),
+        now: Utc::now(),
+        page,
+        conversation: conversation.clone(),
+        messages,
+        history,
+    };
+    let result = pipeline::run(app, &input).await?;
+    let committed = commit(app, &input, turn, &mids, &result, started).await?;
+    if matches!(committed, Committed::Done) {
+        let oldest = turn.iter().map(|event| event.event_at).min().unwrap_or(input.now);
+        note(&result, started, oldest);
+        app.outbox.wake();
+    }
+    Ok(committed)
+}
+
+fn note(result: &TurnResult, started: Instant, oldest: DateTime<Utc>) {
+    metrics::counter!("frontdesk_turns_total", "route" => result.route, "outcome" => result.outcome).increment(1);
+    metrics::histogram!("frontdesk_turn_seconds").record(started.elapsed().as_secs_f64());
+    let waited = (Utc::now() - oldest).as_seconds_f64();
+    metrics::histogram!("frontdesk_inquiry_to_commit_seconds").record(waited.max(0.0));
+}
+
+/// Everything that the turn decided, in one transaction.
+async fn commit(
+    app: &App,
+    input: &TurnInput,
+    turn: &[TurnEvent],
+    mids: &[String],
+    result: &TurnResult,
+    started: Instant,
+) -> Result<Committed, TurnError> {
+    let mut tx = app.pool.begin().await?;
+    let Some(now) = db::conversations::lock(&mut tx, input.conversation.id).await? else {
+        return Ok(Committed::LeaseLost);
+    };
+    if now.lease_token != input.conversation.lease_token {
+        return Ok(Committed::LeaseLost);
+    }
+    if db::inbox::has_unseen_correction(&mut *tx, &now.page_id, &now.psid).await? {
+        return Ok(Committed::Redo);
+    }
+    let superseded = now.epoch != input.conversation.epoch;
+    let outcome = if superseded { "superseded" } else { result.outcome };
+    let decision = db::decisions::NewDecision {
+        turn_id: input.turn_id,
+        conversation_id: now.id,
+        page_id: &now.page_id,
+        revision: &result.revision,
+        route: result.route,
+        outcome,
+        confidence: result.confidence,
+        reason: &result.reason,
+        mids,
+        record_version: pipeline::RECORD_VERSION,
+        record: result.record.clone(),
+        duration_us: i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
+    };
+    db::decisions::insert(&mut *tx, &decision).await?;
+    db::messages::set_turn(&mut *tx, now.id, mids, input.turn_id).await?;
+    if !superseded {
+        effects(app, &mut tx, &now, input, result).await?;
+    }
+    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
+    let note = superseded.then_some("the conversation was taken over while the answer was drafted");
+    db::inbox::mark_done(&mut *tx, &ids, Some(input.turn_id), note).await?;
+    tx.commit().await?;
+    Ok(Committed::Done)
+}
+
+/// Replies, ticket and owner. A hand-over changes the owner first, so that the notice belongs to the new epoch.
+async fn effects(
+    app: &App,
+    tx: &mut sqlx::PgConnection,
+    conversation: &Conversation,
+    input: &TurnInput,
+    result: &TurnResult,
+) -> sqlx::Result<()> {
+    let mut epoch = conversation.epoch;
+    if let Some(ticket) = &result.ticket {
+        let new = NewTicket {
+            conversation_id: conversation.id,
+            page_id: &conversation.page_id,
+            turn_id: Some(input.turn_id),
+            priority: ticket.priority,
+            reason: &ticket.reason,
+            summary: &ticket.summary,
+            tags: &ticket.tags,
+        };
+        db::tickets::open(tx, &new, !app.settings.tickets.webhook_url.is_empty()).await?;
+        metrics::counter!("frontdesk_tickets_total", "priority" => ticket.priority).increment(1);
+        if ticket.hands_over {
+            db::conversations::set_owner(tx, conversation.id, "human", &ticket.reason, None).await?;
+            epoch += 1;
+        }
+    }
+    for text in &result.replies {
+        let row = db::outbox::NewRow {
+            id: Uuid::now_v7(),
+            conversation_id: conversation.id,
+            page_id: &conversation.page_id,
+            psid: &conversation.psid,
+            turn_id: Some(input.turn_id),
+            epoch,
+            agent: None,
+            text,
+        };
+        db::outbox::insert(&mut *tx, &row).await?;
+    }
+    if !result.replies.is_empty() {
+        db::conversations::note_automated_reply(&mut *tx, conversation.id, input.now, result.disclosed).await?;
+    }
+    Ok(())
+}
+
+/// Marks the turn's events as handled without an answer.
+async fn leave(app: &App, conversation: &Conversation, turn: &[TurnEvent], why: &str) -> sqlx::Result<Committed> {
+    tracing::warn!(conversation = %conversation.id, page = conversation.page_id, why, "events are left unanswered");
+    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
+    db::inbox::mark_done(&app.pool, &ids, None, Some(why)).await?;
+    Ok(Committed::Done)
+}
+
+/// A turn that keeps failing becomes a matter for a person.
+async fn give_up(
+    app: &App,
+    conversation: &Conversation,
+    turn: &[TurnEvent],
+    attempts: i32,
+) -> sqlx::Result<Committed> {
+    let mut tx = app.pool.begin().await?;
+    let Some(now) = db::conversations::lock(&mut tx, conversation.id).await? else { return Ok(Committed::LeaseLost) };
+    if now.lease_token != conversation.lease_token {
+        return Ok(Committed::LeaseLost);
+    }
+    let summary = format!("This inquiry could not be processed in {attempts} attempts. Please answer it by hand.");
+    let ticket = NewTicket {
+        conversation_id: now.id,
+        page_id: &now.page_id,
+        turn_id: None,
+        priority: "high",
+        reason: "processing-failed",
+        summary: &summary,
+        tags: &["processing".to_owned()],
+    };
+    db::tickets::open(&mut tx, &ticket, !app.settings.tickets.webhook_url.is_empty()).await?;
+    db::conversations::set_owner(&mut tx, now.id, "human", "processing-failed", None).await?;
+    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
+    db::inbox::mark_done(&mut *tx, &ids, None, Some("given up; a ticket was opened")).await?;
+    tx.commit().await?;
+    metrics::counter!("frontdesk_turns_given_up_total").increment(1);
+    Ok(Committed::Done)
+}
+
+async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -> Result<(), TurnError> {
+    let attempts = turn.iter().map(|event| event.attempts).max().unwrap_or(0);
+    let exponent = u32::try_from(attempts).unwrap_or(0).min(16);
+    let pause_ms = app.settings.worker.retry_ms.saturating_mul(1 << exponent).min(RETRY_MS_MAX);
+    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
+    let kind = match error {
+        TurnError::Database { .. } => "database",
+        TurnError::Pipeline { .. } => "pipeline",
+    };
+    db::inbox::postpone(&app.pool, &ids, Utc::now() + ms(pause_ms), kind).await?;
+    Ok(())
+}

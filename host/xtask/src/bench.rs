@@ -1,0 +1,36 @@
+//! `cargo xtask bench`: the benchmark, optimised, on durable engines of its own.
+
+use anyhow::Result;
+
+use crate::components;
+use crate::engines::TestEngines;
+use crate::fetch::{self, Need};
+use crate::progress::{self, Progress};
+use crate::workspace::Workspace;
+
+const BUILD: &[&str] = &["build", "--release", "--locked", "-p", "frontdesk-server", "-p", "frontdesk-tests", "--bins"];
+
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> Result<()> {
+    let binaries = progress.step("fetch the engines", "cargo xtask fetch", || fetch::engines(Need::BOTH))?;
+    progress.step("compile the policies", "cargo xtask components", || components::build(workspace, false))?;
+    let alone = format!("cargo {}", BUILD.join(" "));
+    progress.step("compile the benchmark", &alone, || progress::run(workspace.cargo().args(BUILD)))?;
+    let frontdesk = workspace.binary("release", "frontdesk");
+    let engines = progress.step("start the engines", "cargo xtask bench", || {
+        // With fsync, as in service: a durable acknowledgement is what is measured.
+        TestEngines::start(workspace, &frontdesk, &binaries, Need::from_environment(), false)
+    })?;
+    let outcome = progress.step("benchmark", "cargo xtask bench", || {
+        let mut cargo = workspace.cargo();
+        cargo
+            .args(["run", "--release", "--locked", "-p", "frontdesk-tests", "--bin", "frontdesk-bench", "--"])
+            .args(arguments);
+        cargo
+            .env("FRONTDESK_COMPONENTS_DIR", components::policies_dir(workspace))
+            .env("FRONTDESK_ENGINES_DIR", &binaries);
+        cargo.envs(engines.variables.iter().map(|(name, value)| (name, value)));
+        progress::run(&mut cargo)
+    });
+    drop(engines);
+    outcome
+}

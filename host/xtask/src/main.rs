@@ -1,0 +1,107 @@
+//! `cargo xtask …`: builds, runs and checks everything in this repository.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `up` | the whole of Frontdesk on this machine, with a simulated Messenger in front of it |
+//! | `test` | every check, in the order in which they fail fastest; what CI runs |
+//! | `bench` | the benchmark, on engines of its own |
+//! | `fetch` | Postgres with pgvector, and Valkey, into the cache |
+//! | `components` | the first-party policies, compiled to WASM components |
+//!
+//! This crate depends on little, so that it compiles in seconds: it is the first thing that a newcomer waits for. It knows the
+//! repository's layout and the programs' command lines, and no other crate of the workspace.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program speaks through them")]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod components;
+mod conversation;
+mod demo;
+mod engines;
+mod fetch;
+mod gate;
+mod http;
+mod process;
+mod progress;
+mod up;
+mod workspace;
+
+use progress::Progress;
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, runs and checks everything in this repository"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build and start Frontdesk with a simulated Messenger; with --message, send one message and show what came of it.
+    Up(up::Options),
+    /// Run every check: format, lints, unit and integration tests.
+    Test {
+        /// Passed to `cargo test`, such as a filter.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure acknowledgement, policies, turns and retrieval against bare floors.
+    Bench {
+        /// Passed to the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Put Postgres with pgvector, and Valkey, into the cache; prints the folder.
+    Fetch,
+    /// Compile the first-party policies to WASM components in policies/components.
+    Components {
+        /// Also compile the badly behaved components that the tests use, into target/guests.
+        #[arg(long)]
+        guests: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if process::interrupted() => {
+            eprintln!("stopped");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    process::listen_for_signals()?;
+    let workspace = Workspace::find()?;
+    let progress = Progress::begin();
+    match task {
+        Task::Up(options) => up::run(&workspace, &progress, &options),
+        Task::Test { arguments } => gate::run(&workspace, &progress, &arguments),
+        Task::Bench { arguments } => bench::run(&workspace, &progress, &arguments),
+        Task::Fetch => {
+            let folder =
+                progress.step("fetch the engines", "cargo xtask fetch", || fetch::engines(fetch::Need::BOTH))?;
+            println!("{}", folder.display());
+            Ok(())
+        }
+        Task::Components { guests } => {
+            progress.step("compile the policies", "cargo xtask components", || components::build(&workspace, guests))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! From hits to scores.
+
+use frontdesk_policy_sdk::text::language::{self, same};
+use frontdesk_policy_sdk::text::{Hit, links};
+use frontdesk_policy_sdk::types::Turn;
+
+use crate::rules::{Role, Rules};
+use crate::scan::Scan;
+use crate::settings::Negation;
+
+/// How far before a phrase a negation still belongs to it.
+const NEGATION_REACH_WORDS: u32 = 4;
+/// A detected language counts against rules of other languages from this length on: short texts are often mistaken.
+const WORDS_FOR_LANGUAGE: usize = 4;
+
+/// What the rules say about a turn.
+#[derive(Debug)]
+pub(crate) struct Scores {
+    /// `Π(1 - weight)` for each label.
+    doubt: Vec<f32>,
+    /// Words that no phrase of a label that counts alone covers.
+    rest: usize,
+    spare_words: usize,
+}
+
+impl Scores {
+    pub(crate) fn of(rules: &Rules, turn: &Turn, scan: &Scan) -> Self {
+        let hits = rules.phrases.find(&scan.words);
+        let mut scores = Self {
+            doubt: vec![1.0; rules.labels.len()],
+            rest: scan.words.len(),
+            spare_words: rules.spare_words,
+        };
+        let judge = Judge { rules, scan, hits: &hits, language: language_number(rules, turn, scan) };
+        let mut covered = vec![false; scan.words.len()];
+        for (index, hit) in hits.iter().enumerate() {
+            let Role::Sign(rule) = rules.roles[hit.phrase as usize] else { continue };
+            let Some(weight) = judge.weight(hit, rule) else { continue };
+            let rule = &rules.rules[rule as usize];
+            if rules.labels[rule.label as usize].alone {
+                covered[hit.first as usize..=hit.last as usize].fill(true);
+            }
+            // The same phrase twice says nothing new.
+            if !hits[..index].iter().any(|other| other.phrase == hit.phrase) {
+                scores.doubt[rule.label as usize] *= 1.0 - weight;
+            }
+        }
+        scores.rest = covered.iter().filter(|covered| !**covered).count();
+        if scan.words.questions > 0 {
+            scores.rest += 1 + scores.spare_words;
+        }
+        scores.add_links(rules, scan);
+        scores
+    }
+
+    /// The score of label `index`, 0 to 1.
+    pub(crate) fn of_label(&self, index: usize) -> f32 {
+        1.0 - self.doubt[index]
+    }
+
+    /// Whether there is nothing in the turn but phrases of labels that count alone.
+    pub(crate) fn alone(&self) -> bool {
+        self.rest <= self.spare_words
+    }
+
+    fn add_links(&mut self, rules: &Rules, scan: &Scan) {
+        let Some(label) = rules.links.label else { return };
+        let found = links::find(&scan.text);
+        let web = || found.iter().filter(|link| link.kind != links::Kind::Email);
+        let suspicious = web().any(|link| {
+            let listed = |host: &String| link.host == *host || link.host.ends_with(&format!(".{host}"));
+            link.trick.is_some() || link.kind == links::Kind::Dangerous || rules.links.suspicious_hosts.iter().any(listed)
+        });
+        if suspicious {
+            self.doubt[label] *= 1.0 - rules.links.suspicious_weight;
+        } else if web().next().is_some() {
+            self.doubt[label] *= 1.0 - rules.links.any_weight;
+        }
+    }
+}
+
+struct Judge<'a> {
+    rules: &'a Rules,
+    scan: &'a Scan,
+    hits: &'a [Hit],
+    /// Number of the detected language; 0 when it is not known or not to be believed.
+    language: u8,
+}
+
+impl Judge<'_> {
+    /// What the hit is worth; `None` when it does not count.
+    fn weight(&self, hit: &Hit, rule_index: u16) -> Option<f32> {
+        let rule = &self.rules.rules[rule_index as usize];
+        if rule.obfuscated_only && !hit.obfuscated || self.is_taken_back(hit, Role::Unless(rule_index)) {
+            return None;
+        }
+        let negated = || self.is_negated(hit, rule.language);
+        match rule.negation {
+            Negation::Cancels if negated() => return None,
+            Negation::Required if !negated() => return None,
+            _ => {}
+        }
+        let foreign = rule.language != 0 && self.language != 0 && rule.language != self.language;
+        Some(if foreign { rule.weight * self.rules.other_language_factor } else { rule.weight })
+    }
+
+    fn is_taken_back(&self, hit: &Hit, role: Role) -> bool {
+        let sentence = self.sentence(hit.first);
+        self.hits.iter().any(|other| {
+            self.rules.roles[other.phrase as usize] == role && self.sentence(other.first) == sentence
+        })
+    }
+
+    fn is_negated(&self, hit: &Hit, language: u8) -> bool {
+        let clause = self.scan.words.items()[hit.first as usize].clause;
+        self.hits.iter().any(|other| {
+            let Role::Negation(of) = self.rules.roles[other.phrase as usize] else { return false };
+            (language == 0 || of == language)
+                && other.last < hit.first
+                && hit.first - other.last <= NEGATION_REACH_WORDS
+                && self.scan.words.items()[other.last as usize].clause == clause
+                && !self.is_taken_back(other, Role::NotNegation(of))
+        })
+    }
+
+    fn sentence(&self, word: u32) -> u16 {
+        self.scan.words.items()[word as usize].sentence
+    }
+}
+
+fn language_number(rules: &Rules, turn: &Turn, scan: &Scan) -> u8 {
+    let Some(detected) = language::detected(turn).filter(|_| scan.words.len() >= WORDS_FOR_LANGUAGE) else { return 0 };
+    let number = rules.languages.iter().position(|language| same(language, detected)).map_or(0, |index| index + 1);
+    number as u8
+}
