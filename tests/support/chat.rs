@@ -285,3 +285,122 @@ async fn get_conversation(
         chat.sim.changed(version, left.min(TURNS_EVERY)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::http::HeaderMap;
+
+    use super::*;
+    use crate::graph_sim::GraphSimConfig;
+
+    const PERSON: &str = "7200000000000001";
+
+    /// A host that acknowledges webhooks and tells scripted turns to whoever has the token.
+    #[derive(Clone, Debug, Default)]
+    struct Host {
+        turns: Arc<Mutex<Vec<Value>>>,
+    }
+
+    async fn serve(router: Router) -> String {
+        let listener =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|error| unreachable!("{error}"));
+        let address = listener.local_addr().unwrap_or_else(|error| unreachable!("{error}"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        format!("http://{address}")
+    }
+
+    async fn chat() -> (String, Arc<Chat>, Host) {
+        let host = Host::default();
+        let turns = Arc::clone(&host.turns);
+        let told = move |headers: HeaderMap| {
+            let turns = turns.lock().map(|turns| turns.clone()).unwrap_or_default();
+            async move {
+                if headers.get("authorization").is_none_or(|value| value != "Bearer admin-token") {
+                    return Err(StatusCode::UNAUTHORIZED);
+                }
+                Ok(Json(json!({ "turns": turns })))
+            }
+        };
+        let path = "/admin/conversations/by-psid/{page}/{psid}/turns";
+        let router = Router::new().route("/webhook", post(async || "ok")).route(path, get(told));
+        let base_url = serve(router).await;
+        let sim = GraphSim::start(GraphSimConfig::default()).await.unwrap_or_else(|error| unreachable!("{error}"));
+        let sender = WebhookSender::new(format!("{base_url}/webhook"), "sim-app-secret", "106000000000001");
+        let admin = AdminApi { base_url, token: "admin-token".to_owned().into() };
+        let sender = sender.unwrap_or_else(|error| unreachable!("{error}"));
+        let chat = Arc::new(Chat::new(sim, sender, Some(admin)).unwrap_or_else(|error| unreachable!("{error}")));
+        (serve(router_of(&chat)).await, chat, host)
+    }
+
+    fn router_of(chat: &Arc<Chat>) -> Router {
+        router(Arc::clone(chat))
+    }
+
+    #[tokio::test]
+    async fn a_customer_writes_and_sees_answer_and_decision() {
+        let (url, chat, host) = chat().await;
+        let http = reqwest::Client::new();
+        let page = http.get(&url).send().await.unwrap().text().await.unwrap();
+        assert!(page.contains("Frontdesk simulator") && !page.contains("src="), "one file, nothing from elsewhere");
+
+        let new = json!({ "psid": PERSON, "text": "Do you ship?" });
+        let sent: Value =
+            http.post(format!("{url}/api/messages")).json(&new).send().await.unwrap().json().await.unwrap();
+        let mid = sent["mid"].as_str().unwrap().to_owned();
+
+        let conversation = format!("{url}/api/conversations/{PERSON}");
+        let get = async |query: &str| -> Value {
+            http.get(format!("{conversation}{query}")).send().await.unwrap().json().await.unwrap()
+        };
+        let waiting = get("").await;
+        assert_eq!((&waiting["is_settled"], &waiting["messages"][0]["from"]), (&json!(false), &json!("customer")));
+
+        // The host decides, then sends: a waiting request returns with both.
+        let answer = async {
+            let turn = json!({ "turn_id": "t1", "mids": [mid], "route": "answer", "outcome": "sent" });
+            host.turns.lock().unwrap().push(turn);
+            let body = json!({ "recipient": { "id": PERSON }, "message": { "text": "Yes.", "metadata": "row-1" } });
+            let messages = format!("{}/v26.0/106000000000001/messages", chat.sim().base_url());
+            http.post(messages).bearer_auth("sim-page-token").json(&body).send().await.unwrap()
+        };
+        let (settled, answered) = tokio::join!(get("?wait_ms=20000"), answer);
+        assert_eq!(answered.status().as_u16(), 200);
+        assert_eq!(settled["is_settled"], true);
+        assert_eq!((&settled["messages"][1]["text"], &settled["messages"][1]["from"]), (&json!("Yes."), &json!("bot")));
+        assert_eq!(settled["turns"][0]["turn_id"], "t1");
+        assert_eq!(settled["admin_error"], Value::Null);
+    }
+
+    #[tokio::test]
+    async fn a_ticket_settles_without_an_answer_and_an_agent_is_shown_as_one() {
+        let (url, _chat, host) = chat().await;
+        let http = reqwest::Client::new();
+        let new = json!({ "psid": PERSON, "text": "A person, please" });
+        let sent: Value =
+            http.post(format!("{url}/api/messages")).json(&new).send().await.unwrap().json().await.unwrap();
+        host.turns.lock().unwrap().push(json!({ "mids": [sent["mid"]], "outcome": "ticket" }));
+        let conversation = format!("{url}/api/conversations/{PERSON}?wait_ms=20000");
+        let settled: Value = http.get(conversation).send().await.unwrap().json().await.unwrap();
+        assert_eq!(settled["is_settled"], true);
+        let reply = json!({ "psid": PERSON, "text": "Hello, Ada here." });
+        http.post(format!("{url}/api/inbox")).json(&reply).send().await.unwrap();
+        let after = format!("{url}/api/conversations/{PERSON}?wait_ms=20000&after={}", settled["seq"]);
+        let after: Value = http.get(after).send().await.unwrap().json().await.unwrap();
+        assert_eq!(after["messages"][1]["from"], "agent");
+    }
+
+    #[tokio::test]
+    async fn bad_input_is_refused_in_words() {
+        let (url, _chat, _host) = chat().await;
+        let http = reqwest::Client::new();
+        for body in
+            [json!({"psid":"../x","text":"x"}), json!({"psid":PERSON,"text":" "}), json!({"psid":"","text":"x"})]
+        {
+            let response = http.post(format!("{url}/api/messages")).json(&body).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 400, "{body}");
+            assert!(response.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("must"));
+        }
+    }
+}

@@ -176,7 +176,8 @@ pub fn new_mid() -> String {
     use rand::Rng;
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut random = rand::rng();
-    let letters = (0..110).map(|_| char::from(ALPHABET.get(random.random_range(0..ALPHABET.len())).copied().unwrap_or(b'x')));
+    let letters =
+        (0..110).map(|_| char::from(ALPHABET.get(random.random_range(0..ALPHABET.len())).copied().unwrap_or(b'x')));
     format!("m_{}", letters.collect::<String>())
 }
 

@@ -1,5 +1,5 @@
 //! Every event kind of the platform, in the shapes Meta documents and in those it really sends.
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
 
 use frontdesk_messenger::event::{
     AttachmentKind, Channel, EchoOrigin, Event, EventKind, Feedback, MessageShape, ParseError, PolicyAction,

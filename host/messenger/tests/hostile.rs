@@ -1,5 +1,4 @@
 //! No input panics, whatever it is; and good pieces survive any neighbour.
-#![expect(clippy::expect_used, reason = "strategies are built once")]
 
 use frontdesk_messenger::event::{Channel, Event, needs_turn, parse};
 use frontdesk_messenger::handshake::verify_handshake_query;

@@ -49,7 +49,11 @@ pub(crate) fn blame(stopped: Stopped, limits: &Limits, used_ms: u32, printed: &s
     let (kind, mut detail) = match stopped {
         Stopped::Error(error) => {
             guest_frames = frames(&error);
-            error_kind(&error, limits, deadline, out_of_fuel)
+            let (kind, mut detail) = error_kind(&error, limits, deadline, out_of_fuel);
+            if error.downcast_ref::<Trap>() == Some(&Trap::MemoryOutOfBounds) && is_recursion(&guest_frames) {
+                detail.push_str("; the same functions fill the stack: most likely too deep a recursion");
+            }
+            (kind, detail)
         }
         Stopped::TimedOut => (
             deadline,
@@ -113,6 +117,13 @@ fn error_kind(
     }
     let problem = "not a value of its type".to_owned();
     (FaultKind::BadOutput { field: "result".to_owned(), problem }, format!("the result could not be read: {cause}"))
+}
+
+/// Whether a few functions call each other all over the trace. Compilers keep a second stack inside the linear memory, and
+/// when that one overflows WebAssembly sees no more than a wrong address.
+fn is_recursion(frames: &[String]) -> bool {
+    let distinct: std::collections::BTreeSet<_> = frames.iter().collect();
+    frames.len() == FRAMES_MAX && distinct.len() <= FRAMES_MAX / 4
 }
 
 fn frames(error: &wasmtime::Error) -> Vec<String> {

@@ -38,7 +38,7 @@ const CORE_INSTANCES_PER_INSTANCE: u32 = 40;
 /// Instances beside those of calls: one that is being loaded, one that is being snapshotted.
 const LOAD_INSTANCES: u32 = 2;
 /// The largest memory of one instance, and the pool's slot size. [`Limits::checked`] allows no more.
-const MEMORY_BYTES_MAX: usize = 128 << 20;
+pub(crate) const MEMORY_BYTES_MAX: usize = 128 << 20;
 
 /// Compiled components, kept by the caller. The engine compiles when there is none.
 ///

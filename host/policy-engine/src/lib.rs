@@ -26,6 +26,8 @@ pub mod policy;
 pub mod revision;
 pub mod types;
 
+#[doc(hidden)]
+pub mod bench_support;
 mod blame;
 mod block_on;
 mod host;

@@ -220,21 +220,10 @@ impl Engine {
         at_most("settings", settings.len(), SETTINGS_BYTES_MAX)?;
         check_bytes(wasm)?;
         let shared = &self.shared;
-        let component = shared.compile(wasm).map_err(|error| LoadError::Compile { reason: format!("{error:#}") })?;
-        let unused_grants = check_imports(&shared.wasmtime, &component, grants)?;
-        check_exports(&shared.wasmtime, &component, hook)?;
-        check_resources(&component)?;
-        let program = link(shared, &component, hook)?;
-
-        // One component at a time runs while it is loaded: the pool has room for that beside all calls.
+        let candidate = Candidate { shared, hook, wasm, settings: &settings, limits: &limits, grants };
+        // One component at a time is loaded: the pool has room for that beside all calls, and a compiler is enough.
         let _loading = shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let trial = Trial { shared, hook, limits: &limits, program: &program };
-        let (description, settings_schema) = trial.describe()?;
-        trial.configure(&description, &settings)?;
-        let (program, snapshot) = match snapshot::take(shared, wasm, &settings, hook, &limits) {
-            Ok(program) => (program, SnapshotStatus::Snapshotted),
-            Err(reason) => (program, SnapshotStatus::NotPossible { reason }),
-        };
+        let Tried { program, snapshot, description, settings_schema, unused_grants } = candidate.try_out()?;
         let policy = Policy {
             inner: Arc::new(Inner {
                 shared: Arc::clone(shared),
@@ -291,7 +280,9 @@ fn check_imports(engine: &Wasmtime, component: &Component, grants: Grants) -> Re
 }
 
 fn check_exports(engine: &Wasmtime, component: &Component, expected: Hook) -> Result<(), LoadError> {
-    let exports: Vec<String> = component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let names = component.component_type();
+    let names = names.exports(engine).map(|(name, _)| name.to_owned());
+    let exports: Vec<String> = names.filter(|name| name != snapshot::ACCESS).collect();
     let has = |interface: &str| component.get_export_index(None, interface_name(interface).as_str()).is_some();
     if !has("lifecycle") {
         let other = exports.iter().find(|name| name.starts_with(PACKAGE));
@@ -341,20 +332,87 @@ pub(crate) fn link(shared: &Shared, component: &Component, hook: Hook) -> Result
 }
 
 /// A component that is being loaded.
-struct Trial<'a> {
+struct Candidate<'a> {
     shared: &'a Arc<Shared>,
     hook: Hook,
+    wasm: &'a [u8],
+    settings: &'a str,
     limits: &'a Limits,
-    program: &'a Program,
+    grants: Grants,
 }
 
-impl Trial<'_> {
-    fn describe(&self) -> Result<(Description, serde_json::Value), LoadError> {
-        let described = self.run("describe", None, async |store, instance| {
+/// A candidate that described itself and took its settings.
+struct Tried {
+    program: Program,
+    snapshot: SnapshotStatus,
+    description: Description,
+    settings_schema: serde_json::Value,
+    unused_grants: Vec<String>,
+}
+
+impl Candidate<'_> {
+    /// Three ways to the same end: the snapshot that is in the cache, a new snapshot, or the component as it is.
+    fn try_out(&self) -> Result<Tried, LoadError> {
+        if let Some(component) = snapshot::cached(self.shared, self.wasm, self.settings) {
+            let (program, unused_grants) = self.check(&component)?;
+            let (description, settings_schema) = self.describe(&program)?;
+            let snapshot = SnapshotStatus::Snapshotted;
+            return Ok(Tried { program, snapshot, description, settings_schema, unused_grants });
+        }
+        let readable = match snapshot::readable(self.shared, self.wasm) {
+            Ok(readable) => readable,
+            Err(reason) => return self.try_plain(reason),
+        };
+        let (program, unused_grants) = self.check(&readable.component)?;
+        let (description, settings_schema) = self.describe(&program)?;
+        let taken = snapshot::guarded(|| {
+            Ok(self.run(&program, "configure", Some(&description), async |store, instance| {
+                if let Err(errors) = configure(store, instance, &program.exports, self.settings).await? {
+                    return Ok(Err(errors));
+                }
+                Ok(Ok(readable.read(store, instance).await))
+            }))
+        });
+        let bytes = match taken {
+            Ok(taken) => settings_taken(taken)?,
+            Err(reason) => Err(reason),
+        };
+        match bytes.and_then(|bytes| snapshot::compile(self.shared, &bytes, self.wasm, self.settings)) {
+            Ok(component) => {
+                let program = link(self.shared, &component, self.hook)?;
+                let snapshot = SnapshotStatus::Snapshotted;
+                Ok(Tried { program, snapshot, description, settings_schema, unused_grants })
+            }
+            Err(reason) => self.try_plain(reason),
+        }
+    }
+
+    fn try_plain(&self, reason: String) -> Result<Tried, LoadError> {
+        let compiled = self.shared.compile(self.wasm);
+        let component = compiled.map_err(|error| LoadError::Compile { reason: format!("{error:#}") })?;
+        let (program, unused_grants) = self.check(&component)?;
+        let (description, settings_schema) = self.describe(&program)?;
+        settings_taken(self.run(&program, "configure", Some(&description), async |store, instance| {
+            Ok(configure(store, instance, &program.exports, self.settings).await?)
+        }))?;
+        let snapshot = SnapshotStatus::NotPossible { reason };
+        Ok(Tried { program, snapshot, description, settings_schema, unused_grants })
+    }
+
+    /// Everything that can be known without running it.
+    fn check(&self, component: &Component) -> Result<(Program, Vec<String>), LoadError> {
+        let engine = &self.shared.wasmtime;
+        let unused_grants = check_imports(engine, component, self.grants)?;
+        check_exports(engine, component, self.hook)?;
+        check_resources(component)?;
+        Ok((link(self.shared, component, self.hook)?, unused_grants))
+    }
+
+    fn describe(&self, program: &Program) -> Result<(Description, serde_json::Value), LoadError> {
+        let described = self.run(program, "describe", None, async |store, instance| {
             // Here and only here the types of all three functions are compared with the contract's.
-            check_hook_type(store, instance, self.hook, &self.program.exports)?;
-            let function =
-                instance.get_typed_func::<(), (Description,)>(&mut *store, &self.program.exports.describe)?;
+            check_types(store, instance, self.hook, &program.exports)?;
+            let function = instance.get_typed_func::<(), (Description,)>(&mut *store, &program.exports.describe)?;
             Ok(function.call_async(&mut *store, ()).await?.0)
         });
         let description = described.map_err(|refusal| match refusal {
@@ -370,24 +428,10 @@ impl Trial<'_> {
         }
     }
 
-    fn configure(&self, description: &Description, settings: &str) -> Result<(), LoadError> {
-        let taken = self.run("configure", Some(description), async |store, instance| {
-            Ok(configure(store, instance, &self.program.exports, settings).await?)
-        });
-        match taken {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(mut errors)) => {
-                validate::setting_errors(&mut errors);
-                Err(LoadError::Refused { errors })
-            }
-            Err(Refusal::Type(reason)) => Err(LoadError::Contract { reason }),
-            Err(Refusal::Fault(fault)) => Err(LoadError::Configure(fault)),
-        }
-    }
-
     /// Runs something on a fresh instance, under the limits of loading.
     fn run<R>(
         &self,
+        program: &Program,
         function: &'static str,
         description: Option<&Description>,
         body: impl AsyncFnOnce(&mut Store<CallState>, Instance) -> Result<R, RunError>,
@@ -399,7 +443,7 @@ impl Trial<'_> {
         let mut stage = "instantiate";
         let outcome = block_on_until(until, async {
             store.set_fuel(LOAD_FUEL)?;
-            let instance = self.program.pre.instantiate_async(&mut store).await?;
+            let instance = program.pre.instantiate_async(&mut store).await?;
             stage = function;
             body(&mut store, instance).await
         });
@@ -423,6 +467,19 @@ impl Trial<'_> {
     }
 }
 
+/// What became of `configure`, as an error of loading.
+fn settings_taken<T>(taken: Result<Result<T, Vec<SettingError>>, Refusal>) -> Result<T, LoadError> {
+    match taken {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(mut errors)) => {
+            validate::setting_errors(&mut errors);
+            Err(LoadError::Refused { errors })
+        }
+        Err(Refusal::Type(reason)) => Err(LoadError::Contract { reason }),
+        Err(Refusal::Fault(fault)) => Err(LoadError::Configure(fault)),
+    }
+}
+
 /// Why a body did not finish: the component's types, or what it did.
 enum RunError {
     Type(wasmtime::Error),
@@ -441,7 +498,7 @@ enum Refusal {
 }
 
 /// Compares the types of the component's functions with the contract's.
-fn check_hook_type(
+fn check_types(
     store: &mut Store<CallState>,
     instance: Instance,
     hook: Hook,

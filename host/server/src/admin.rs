@@ -42,7 +42,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
 use axum::middleware;
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 
 use crate::app::App;
 use access::TokenDigest;
@@ -91,7 +91,11 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(token, access::require_token))
         .layer(middleware::map_response(guard))
         .with_state(app);
-    Router::new().nest("/admin", routes)
+    // Nesting leaves out the bare slash.
+    let bare = any(|| async { AdminError::NoSuchRoute })
+        .layer(middleware::from_fn_with_state(token, access::require_token))
+        .layer(middleware::map_response(guard));
+    Router::new().nest("/admin", routes).route("/admin/", bare)
 }
 
 /// Answers hold customers' words: no cache keeps them, no page frames them.

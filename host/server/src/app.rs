@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::answer::{self, Drafter};
 use crate::db;
-use crate::embedded::{Engines, EnginesConfig};
+use crate::embedded::{Durability, Engines, EnginesConfig, Which};
 use crate::inbox::Inbox;
 use crate::knowledge::{self, Knowledge};
 use crate::outbox::Outbox;
@@ -92,8 +92,7 @@ impl Server {
     /// Connects, migrates, stages the policies and binds the port; nothing is served yet.
     pub async fn build(settings: Settings, secrets: Secrets, roles: Roles) -> anyhow::Result<Self> {
         let metrics = metrics_handle()?;
-        let engines = start_engines(&settings).await?;
-        let (database_url, redis_url) = addresses(engines.as_ref())?;
+        let (engines, database_url, redis_url) = start_engines(&settings, &secrets).await?;
         let pool = db::connect(&database_url, settings.database.connections_max).await?;
         for page in &settings.pages {
             db::pages::upsert(&pool, page).await?;
@@ -196,14 +195,16 @@ fn metrics_handle() -> anyhow::Result<PrometheusHandle> {
     }
 }
 
-async fn start_engines(settings: &Settings) -> anyhow::Result<Option<Engines>> {
-    use crate::embedded::{Durability, Which};
-    let set = |name: &str| std::env::var_os(name).is_some() || std::env::var_os(format!("{name}_FILE")).is_some();
-    let which = match (set("DATABASE_URL"), set("REDIS_URL")) {
-        (true, true) => return Ok(None),
-        (true, false) => Which::Valkey,
-        (false, true) => Which::Postgres,
-        (false, false) => Which::Both,
+/// Starts what the secrets give no address for, and returns both addresses.
+async fn start_engines(
+    settings: &Settings,
+    secrets: &Secrets,
+) -> anyhow::Result<(Option<Engines>, SecretString, SecretString)> {
+    let which = match (&secrets.database_url, &secrets.redis_url) {
+        (Some(database), Some(redis)) => return Ok((None, database.clone(), redis.clone())),
+        (Some(_), None) => Which::Valkey,
+        (None, Some(_)) => Which::Postgres,
+        (None, None) => Which::Both,
     };
     if settings.engines.binaries_dir.as_os_str().is_empty() {
         anyhow::bail!(
@@ -216,20 +217,13 @@ async fn start_engines(settings: &Settings) -> anyhow::Result<Option<Engines>> {
         data_dir: settings.engines.data_dir.clone(),
         durability: Durability::Durable,
     };
-    Ok(Some(Engines::start(config, which).await?))
-}
-
-fn addresses(engines: Option<&Engines>) -> anyhow::Result<(SecretString, SecretString)> {
-    let pick = |name: &'static str, own: Option<SecretString>| -> anyhow::Result<SecretString> {
-        match own {
-            Some(url) => Ok(url),
-            None => Ok(crate::secrets::required(name, "the address of the server")?),
-        }
+    let engines = Engines::start(config, which).await?;
+    let own = |url: Option<SecretString>, supervised: Option<SecretString>| {
+        url.or(supervised).ok_or_else(|| anyhow::anyhow!("a supervised server has no address; this is a defect"))
     };
-    Ok((
-        pick("DATABASE_URL", engines.and_then(Engines::database_url))?,
-        pick("REDIS_URL", engines.and_then(Engines::redis_url))?,
-    ))
+    let database_url = own(secrets.database_url.clone(), engines.database_url())?;
+    let redis_url = own(secrets.redis_url.clone(), engines.redis_url())?;
+    Ok((Some(engines), database_url, redis_url))
 }
 
 fn hostname() -> String {

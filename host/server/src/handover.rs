@@ -39,7 +39,9 @@ pub enum HandoverError {
     NoConversation { id: Uuid },
     #[error("text: {problem}")]
     Text { problem: String },
-    #[error("another app owns this thread in Messenger; take the conversation over first if you are to answer all the same")]
+    #[error(
+        "another app owns this thread in Messenger; take the conversation over first if you are to answer all the same"
+    )]
     NotOurs,
     #[error("the Page {page_id} is {state} ({reason}); mend that, then POST /admin/pages/{page_id}/resume")]
     PageCannotSend { page_id: String, state: String, reason: String },
@@ -167,8 +169,7 @@ pub async fn reply(
 pub async fn hand_back(app: &App, id: Uuid, agent: &str, resolve: bool) -> Result<Handover, HandoverError> {
     let mut tx = app.pool.begin().await?;
     let before = lock(&mut tx, id).await?;
-    let resolved_ticket =
-        if resolve { db::tickets::resolve(&mut tx, id, crm_listens(app)).await? } else { None };
+    let resolved_ticket = if resolve { db::tickets::resolve(&mut tx, id, crm_listens(app)).await? } else { None };
     let changed = before.state != "bot";
     let mut voided = 0;
     if changed {
@@ -209,7 +210,8 @@ async fn make_human(
     agent: &str,
     reason: &str,
 ) -> Result<(Conversation, u64), HandoverError> {
-    let why = if reason.is_empty() { format!("taken over by {agent}") } else { format!("taken over by {agent}: {reason}") };
+    let why =
+        if reason.is_empty() { format!("taken over by {agent}") } else { format!("taken over by {agent}: {reason}") };
     let voided = db::conversations::set_owner(&mut *tx, before.id, "human", &why, Some(agent)).await?;
     let conversation = lock(&mut *tx, before.id).await?;
     let detail = json!({
@@ -323,7 +325,8 @@ mod tests {
     fn the_same_request_gets_the_same_rows_and_others_do_not() {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!(row_id(one, Some("k"), 0), row_id(one, Some("k"), 0));
-        let others = [row_id(one, Some("k"), 1), row_id(one, Some("l"), 0), row_id(two, Some("k"), 0), row_id(one, None, 0)];
+        let others =
+            [row_id(one, Some("k"), 1), row_id(one, Some("l"), 0), row_id(two, Some("k"), 0), row_id(one, None, 0)];
         for other in others {
             assert_ne!(row_id(one, Some("k"), 0), other);
         }

@@ -43,6 +43,10 @@ pub struct Secrets {
     /// By Page id.
     pub page_tokens: HashMap<String, SecretString>,
     pub ticket_webhook: Option<SecretString>,
+    /// One's own Postgres; `None`: the host supervises one.
+    pub database_url: Option<SecretString>,
+    /// One's own Redis or Valkey; `None`: the host supervises one.
+    pub redis_url: Option<SecretString>,
 }
 
 impl Secrets {
@@ -72,6 +76,8 @@ impl Secrets {
             admin_token,
             page_tokens,
             ticket_webhook,
+            database_url: optional("DATABASE_URL", "the address of a Postgres database")?,
+            redis_url: optional("REDIS_URL", "the address of a Redis server")?,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! One message through the whole of Frontdesk, from the simulator's point of view, and what came of it in words.
 //!
-//! `POST /api/messages {"psid", "text"}` makes the simulator post a signed webhook; `GET /api/conversations/{psid}?wait_ms=N` answers
-//! when something new happened, or after N milliseconds, with `{"turns": […]}`. A turn has, as far as it has got: `reply` (a text or a
-//! list of texts), `ticket`, and `decision` with `route`, `confidence`, `revision`, `passages`, `citations`, `ticket`.
+//! `POST /api/messages {"psid", "text"}` makes the simulator post a signed webhook and answers `{"mid"}`. `GET
+//! /api/conversations/{psid}?wait_ms=N` answers when the message is settled, or after N milliseconds: `messages` as the customer sees
+//! them, and `turns` as the host's admin API tells them.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,31 @@ use crate::http;
 use crate::process::{Background, interrupted};
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// A passage's text is shown up to this length.
+const PASSAGE_CHARS_MAX: usize = 160;
 
-/// Sends `text` as the customer `psid` and waits for the turn with its reply or ticket.
-pub fn ask(port: u16, psid: &str, text: &str, programs: &mut [&mut Background]) -> Result<Value> {
-    http::post(port, "/api/messages", &json!({ "psid": psid, "text": text }))?.json()?;
+/// What came of one message.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    /// The messages that reached the customer.
+    replies: Vec<String>,
+    /// The turn that read the message; null when the host told of none.
+    turn: Value,
+}
+
+impl Outcome {
+    /// Whether the customer got an answer, or a person will give one.
+    pub fn is_answered(&self) -> bool {
+        !self.replies.is_empty() || !self.turn["ticket"].is_null()
+    }
+}
+
+/// Sends `text` as the customer `psid` and waits until the host has done with it.
+pub fn ask(port: u16, psid: &str, text: &str, programs: &mut [&mut Background]) -> Result<Outcome> {
+    let sent = http::post(port, "/api/messages", &json!({ "psid": psid, "text": text }))?.json()?;
+    let Some(mid) = sent["mid"].as_str() else { bail!("the simulator took the message, but gave it no id") };
     let begin = Instant::now();
-    while begin.elapsed() < ANSWER_DEADLINE {
+    loop {
         if interrupted() {
             bail!("interrupted");
         }
@@ -26,116 +45,136 @@ pub fn ask(port: u16, psid: &str, text: &str, programs: &mut [&mut Background]) 
             program.require_alive()?;
         }
         let conversation = http::get(port, &format!("/api/conversations/{psid}?wait_ms=1000"))?.json()?;
-        if let Some(turn) = finished_turn(&conversation) {
-            return Ok(turn.clone());
+        let outcome = outcome(&conversation, mid);
+        let is_told = conversation["is_settled"] == true && !outcome.turn.is_null();
+        let is_late = begin.elapsed() >= ANSWER_DEADLINE;
+        if is_told || (is_late && outcome.is_answered()) {
+            return Ok(outcome);
         }
-        // Even if the simulator answers at once, it is not asked more than some times a second.
+        if is_late {
+            let why = conversation["admin_error"].as_str().unwrap_or("see the log of the host");
+            bail!("nothing came of the message within {} s: {why}", ANSWER_DEADLINE.as_secs());
+        }
+        // A settled message whose turn is not told yet is answered at once: ask some times a second, not more.
         std::thread::sleep(Duration::from_millis(100));
     }
-    bail!("neither a reply nor a ticket came within {} s", ANSWER_DEADLINE.as_secs())
 }
 
-fn finished_turn(conversation: &Value) -> Option<&Value> {
-    let turns = conversation["turns"].as_array()?;
-    turns.iter().rev().find(|turn| !texts(&turn["reply"]).is_empty() || ticket(turn).is_some())
+fn outcome(conversation: &Value, mid: &str) -> Outcome {
+    let is_of_mid = |turn: &&Value| items(&turn["mids"]).iter().any(|read| read == mid);
+    let turn = items(&conversation["turns"]).iter().find(is_of_mid).cloned().unwrap_or_default();
+    let after = items(&conversation["messages"]).iter().skip_while(|message| message["mid"] != mid);
+    let from_bot = after.filter(|message| message["from"] == "bot");
+    Outcome { replies: from_bot.filter_map(|message| Some(message["text"].as_str()?.to_owned())).collect(), turn }
 }
 
-fn ticket(turn: &Value) -> Option<&Value> {
-    [&turn["ticket"], &turn["decision"]["ticket"]].into_iter().find(|ticket| !ticket.is_null())
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::Null => Vec::new(),
-        Value::String(text) if text.is_empty() => Vec::new(),
-        Value::Array(values) => values.iter().flat_map(texts).collect(),
-        Value::Object(fields) => {
-            ["text", "title", "id"].iter().find_map(|key| fields.get(*key)).map(texts).unwrap_or_default()
-        }
-        Value::String(text) => vec![text.clone()],
-        other => vec![other.to_string()],
-    }
-}
-
-/// The turn in words, a line each.
-pub fn describe(turn: &Value) -> String {
-    let decision = &turn["decision"];
+/// The outcome in words: the reply with its citations, the ticket, the decision.
+pub fn describe(outcome: &Outcome) -> String {
+    let turn = &outcome.turn;
     let mut lines = Vec::new();
-    for text in texts(&turn["reply"]) {
-        lines.push(format!("reply       {}", text.replace('\n', "\n            ")));
+    let mut say =
+        |name: &str, words: String| lines.push(format!("{name:<11} {}", words.replace('\n', "\n            ")));
+    for reply in &outcome.replies {
+        say("reply", reply.clone());
     }
-    if let Some(ticket) = ticket(turn) {
-        lines.push(format!("ticket      {}", one_line(ticket)));
+    for citation in items(&turn["citations"]) {
+        let titles: Vec<_> = items(&citation["passages"]).iter().map(|id| title(turn, id)).collect();
+        say("citation", format!("{} <- {}", one_line(&citation["sentence"]), titles.join("; ")));
     }
-    let citations = [&turn["citations"], &decision["citations"]].into_iter().find(|value| !value.is_null());
-    for citation in citations.and_then(Value::as_array).into_iter().flatten() {
-        lines.push(format!("citation    {}", one_line(citation)));
+    let ticket = &turn["ticket"];
+    if !ticket.is_null() {
+        let [priority, reason, summary, id] = ["priority", "reason", "summary", "id"].map(|key| one_line(&ticket[key]));
+        say("ticket", format!("{priority}, {reason}: {summary} ({id})"));
     }
-    for name in ["route", "confidence", "revision"] {
-        if !decision[name].is_null() {
-            lines.push(format!("{name:<11} {}", one_line(&decision[name])));
+    for name in ["outcome", "route", "confidence", "reason", "revision"] {
+        if !turn[name].is_null() {
+            say(name, one_line(&turn[name]));
         }
     }
-    for passage in decision["passages"].as_array().into_iter().flatten() {
-        lines.push(format!("passage     {}", one_line(passage)));
+    for passage in items(&turn["passages"]) {
+        let [title, score, text] = ["title", "score", "text"].map(|key| one_line(&passage[key]));
+        say("passage", format!("[{score}] {title}: {}", cut(&text)));
     }
     lines.join("\n")
 }
 
-/// A value on one line: text as it is, records as `key: value`, cut to a terminal's patience.
+/// The title of a cited passage; its id when it has none.
+fn title(turn: &Value, id: &Value) -> String {
+    let passage = items(&turn["passages"]).iter().find(|passage| passage["id"] == *id);
+    let title = passage.map(|passage| one_line(&passage["title"])).filter(|title| !title.is_empty());
+    title.unwrap_or_else(|| one_line(id))
+}
+
 fn one_line(value: &Value) -> String {
-    const CHARS_MAX: usize = 300;
     let text = match value {
         Value::String(text) => text.clone(),
-        Value::Object(fields) => {
-            let parts: Vec<_> = fields
-                .iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(name, value)| format!("{name}: {}", one_line(value)))
-                .collect();
-            parts.join(", ")
-        }
+        Value::Null => String::new(),
         other => other.to_string(),
     };
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= CHARS_MAX { text } else { text.chars().take(CHARS_MAX).chain(['…']).collect() }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= PASSAGE_CHARS_MAX {
+        return text.to_owned();
+    }
+    text.chars().take(PASSAGE_CHARS_MAX).chain(['…']).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_turn_counts_when_it_has_a_reply_or_a_ticket() {
-        for (turn, finished) in [
-            (json!({ "reply": "Yes." }), true),
-            (json!({ "reply": ["Yes.", "More."] }), true),
-            (json!({ "reply": [], "ticket": { "id": "7" } }), true),
-            (json!({ "reply": null, "decision": { "ticket": "7" } }), true),
-            (json!({ "reply": null, "ticket": null, "decision": { "route": "human" } }), false),
-            (json!({ "reply": "" }), false),
-            (json!({ "reply": [] }), false),
-        ] {
-            assert_eq!(finished_turn(&json!({ "turns": [turn] })).is_some(), finished, "{turn}");
-        }
-        assert!(finished_turn(&json!({})).is_none());
+    fn conversation(turn: Value) -> Value {
+        json!({
+            "messages": [
+                { "mid": "m0", "from": "bot", "text": "An answer to something earlier." },
+                { "mid": "m1", "from": "customer", "text": "Do you ship to Austria?" },
+                { "mid": "m2", "from": "agent", "text": "Hello" },
+            ],
+            "turns": [{ "mids": ["m0"], "ticket": { "id": "not this one" } }, turn],
+        })
     }
 
     #[test]
-    fn a_turn_is_told_with_reply_citations_and_decision() {
+    fn only_what_came_of_this_message_counts() {
+        for (turn, answered) in [
+            (json!({ "mids": ["m1"], "ticket": { "id": "7" } }), true),
+            (json!({ "mids": ["m1"], "ticket": null, "outcome": "spam" }), false),
+            // Decided, but not delivered.
+            (json!({ "mids": ["m1"], "ticket": null, "outcome": "sent", "reply": "Yes." }), false),
+            (json!({ "mids": ["m9"], "ticket": { "id": "7" } }), false),
+        ] {
+            assert_eq!(outcome(&conversation(turn.clone()), "m1").is_answered(), answered, "{turn}");
+        }
+        let mut delivered = conversation(json!({}));
+        let message = json!({ "mid": "m3", "from": "bot", "text": "Yes." });
+        delivered["messages"].as_array_mut().unwrap().push(message);
+        assert_eq!(outcome(&delivered, "m1"), Outcome { replies: vec!["Yes.".to_owned()], turn: Value::Null });
+    }
+
+    #[test]
+    fn an_outcome_is_told_with_reply_citations_and_decision() {
         let turn = json!({
-            "reply": "We ship to Austria.",
-            "citations": [{ "title": "Shipping", "passage": "p1" }],
-            "decision": { "route": "answer", "confidence": 0.91, "revision": "ab12", "passages": [{ "id": "p1", "score": 0.8 }] },
+            "citations": [{ "sentence": "We ship to Austria.", "passages": ["p1"] }],
+            "outcome": "sent", "route": "answer", "confidence": 0.91, "reason": "", "revision": "ab12", "ticket": null,
+            "passages": [{ "id": "p1", "title": "Shipping", "score": 0.8, "text": "We ship\nto Austria." }],
         });
+        let outcome = Outcome { replies: vec!["We ship to Austria.\nAnd to Spain.".to_owned()], turn };
         assert_eq!(
-            describe(&turn),
-            "reply       We ship to Austria.\n\
-             citation    title: Shipping, passage: p1\n\
+            describe(&outcome),
+            "reply       We ship to Austria.\n            And to Spain.\n\
+             citation    We ship to Austria. <- Shipping\n\
+             outcome     sent\n\
              route       answer\n\
              confidence  0.91\n\
+             reason      \n\
              revision    ab12\n\
-             passage     id: p1, score: 0.8"
+             passage     [0.8] Shipping: We ship to Austria."
         );
     }
 }

@@ -16,6 +16,10 @@ use crate::workspace::Workspace;
 const TEMPLATE: &str = include_str!("demo.toml");
 /// The demo's Page. Meta's ids are digits; nothing else is special about it.
 pub const PAGE_ID: &str = "104200000000001";
+/// The demo's Meta app: tells the echoes of the host's own sends from those of other apps.
+pub const APP_ID: &str = "1234567890";
+/// What the demo knowledge calls the shop.
+pub const PAGE_NAME: &str = "Demo Page";
 const SECRET_BYTES: usize = 32;
 
 /// The variable that names each secret's file, and the file.
@@ -30,16 +34,25 @@ const SECRETS: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub struct Demo {
     pub config: PathBuf,
-    pub admin_token: PathBuf,
     pub log_dir: PathBuf,
     secrets: PathBuf,
+}
+
+/// The ports of a run, all on the loopback interface.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// Frontdesk: webhook, admin API, health, metrics.
+    pub host: u16,
+    /// The simulator's chat page.
+    pub simulator: u16,
+    /// The simulator's Graph API.
+    pub graph: u16,
 }
 
 /// What a run of the demo is told.
 #[derive(Debug)]
 pub struct Choices<'a> {
-    pub port: u16,
-    pub simulator_port: u16,
+    pub ports: Ports,
     /// Folder of the engines' programs; without it both engines come from `DATABASE_URL` and `REDIS_URL`.
     pub binaries: Option<&'a Path>,
     /// The engines' private folder; by default one in the state folder.
@@ -61,14 +74,16 @@ impl Demo {
         }
         let data = choices.data.map_or_else(|| state.join("data"), Path::to_owned);
         let data = std::path::absolute(&data).with_context(|| format!("{} is not a path", data.display()))?;
-        let simulator = format!("http://127.0.0.1:{}", choices.simulator_port);
+        let ports = choices.ports;
         let path = |path: &Path| path.display().to_string();
         let values = [
-            ("listen", format!("127.0.0.1:{}", choices.port)),
-            ("home_url", simulator.clone()),
+            ("listen", format!("127.0.0.1:{}", ports.host)),
+            ("home_url", format!("http://127.0.0.1:{}/", ports.simulator)),
             ("binaries_dir", choices.binaries.map(path).unwrap_or_default()),
             ("data_dir", path(&data)),
-            ("graph_url", simulator),
+            ("graph_url", format!("http://127.0.0.1:{}", ports.graph)),
+            ("app_id", APP_ID.to_owned()),
+            ("page_name", PAGE_NAME.to_owned()),
             ("policies_dir", path(&workspace.root.join("policies"))),
             ("page_id", PAGE_ID.to_owned()),
             ("page_token_file", path(&secrets.join("page-token"))),
@@ -76,7 +91,12 @@ impl Demo {
         let config = state.join("demo.toml");
         fs::write(&config, fill(TEMPLATE, &values)?)
             .with_context(|| format!("{} could not be written", config.display()))?;
-        Ok(Demo { config, admin_token: secrets.join("admin-token"), log_dir, secrets })
+        Ok(Demo { config, log_dir, secrets })
+    }
+
+    /// The file that holds a secret.
+    pub fn secret(&self, name: &str) -> PathBuf {
+        self.secrets.join(name)
     }
 
     /// Gives a program the paths of the secrets.
@@ -88,7 +108,7 @@ impl Demo {
     }
 }
 
-/// The demo's knowledge, in the order of the names.
+/// The demo's knowledge, in the order of the names; paths are relative to the repository, because they name the documents.
 pub fn knowledge(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let folder = workspace.root.join("policies/default/demo-knowledge");
     let entries =

@@ -36,7 +36,7 @@ pub fn interrupted() -> bool {
 /// From here on SIGINT and SIGTERM set a flag, so that what was started is stopped in order.
 pub fn listen_for_signals() -> Result<()> {
     let handler: extern "C" fn(libc::c_int) = note_interrupt;
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
         #[expect(unsafe_code, reason = "the handler only stores to an atomic, which is async-signal-safe")]
         let before = unsafe { libc::signal(signal, handler as libc::sighandler_t) };
         if before == libc::SIG_ERR {

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::components;
 use crate::conversation;
-use crate::demo::{self, Choices, Demo, PAGE_ID};
+use crate::demo::{self, APP_ID, Choices, Demo, PAGE_ID, PAGE_NAME, Ports};
 use crate::fetch::{self, Need};
 use crate::http;
 use crate::process::{Background, interrupted};
@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 pub fn run(workspace: &Workspace, progress: &Progress, options: &Options) -> Result<()> {
-    let (port, simulator_port) = choose_ports(options)?;
+    let ports = choose_ports(options)?;
     let need = Need::from_environment();
     let binaries = if need.any() {
         Some(progress.step("fetch Postgres and Valkey", "cargo xtask fetch", || fetch::engines(need))?)
@@ -52,23 +52,24 @@ pub fn run(workspace: &Workspace, progress: &Progress, options: &Options) -> Res
     let alone = format!("cargo {}", BUILD.join(" "));
     progress.step("compile Frontdesk", &alone, || progress::run(workspace.cargo().args(BUILD)))?;
 
-    let choices = Choices { port, simulator_port, binaries: binaries.as_deref(), data: options.data.as_deref() };
+    let choices = Choices { ports, binaries: binaries.as_deref(), data: options.data.as_deref() };
     let demo = Demo::prepare(workspace, &choices)?;
-    let mut running = progress.step("start", "cargo xtask up", || start(workspace, &demo, port, simulator_port))?;
+    let mut running = progress.step("start", "cargo xtask up", || start(workspace, &demo, ports))?;
     progress.step("add the demo knowledge", "cargo xtask up", || add_knowledge(workspace, &demo))?;
 
     match &options.message {
         Some(text) => {
             let psid = new_psid();
             let (simulator, server) = (&mut running.simulator, &mut running.server);
-            let turn = progress.step("ask", "cargo xtask up --message TEXT", || {
-                conversation::ask(simulator_port, &psid, text, &mut [simulator, server])
+            let outcome = progress.step("ask", "cargo xtask up --message TEXT", || {
+                conversation::ask(ports.simulator, &psid, text, &mut [simulator, server])
             })?;
-            println!("message     {text}\n{}", conversation::describe(&turn));
+            println!("message     {text}\n{}", conversation::describe(&outcome));
+            ensure!(outcome.is_answered(), "the host decided, but neither a reply nor a ticket came out");
             Ok(())
         }
         None => {
-            println!("{}", welcome(&demo, port, simulator_port));
+            println!("{}", welcome(&demo, ports));
             let ended = watch(&mut running);
             progress.say("stopping …");
             drop(running);
@@ -84,41 +85,42 @@ struct Running {
     simulator: Background,
 }
 
-fn choose_ports(options: &Options) -> Result<(u16, u16)> {
-    let choose = |wanted: Option<u16>, default, flag: &str| match (wanted, &options.message) {
-        (None, Some(_)) => Ok(None),
-        (wanted, _) => {
-            let port = wanted.unwrap_or(default);
-            match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                Ok(listener) => Ok(Some((port, listener))),
-                Err(error) => bail!("port {port} cannot be used ({error}): choose another with {flag}"),
-            }
-        }
+fn choose_ports(options: &Options) -> Result<Ports> {
+    let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port was found");
+    let choose = |wanted: Option<u16>, default, flag: &str| {
+        let port = match (wanted, &options.message) {
+            (None, Some(_)) => return free(),
+            (wanted, _) => wanted.unwrap_or(default),
+        };
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .map_err(|error| anyhow!("port {port} cannot be used ({error}): choose another with {flag}"))
     };
-    // Both are held until both are chosen, so that they differ.
-    let first = choose(options.port, PORT, "--port")?;
-    let second = choose(options.simulator_port, SIMULATOR_PORT, "--simulator-port")?;
-    let any = || -> Result<(u16, TcpListener)> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port was found")?;
-        Ok((listener.local_addr()?.port(), listener))
-    };
-    let (first, second) = (first.map_or_else(any, Ok)?, second.map_or_else(any, Ok)?);
-    Ok((first.0, second.0))
+    // All are held until all are chosen, so that they differ. Nobody needs to know the third.
+    let host = choose(options.port, PORT, "--port")?;
+    let simulator = choose(options.simulator_port, SIMULATOR_PORT, "--simulator-port")?;
+    let graph = free()?;
+    let number = |listener: TcpListener| -> Result<u16> { Ok(listener.local_addr()?.port()) };
+    Ok(Ports { host: number(host)?, simulator: number(simulator)?, graph: number(graph)? })
 }
 
-fn start(workspace: &Workspace, demo: &Demo, port: u16, simulator_port: u16) -> Result<Running> {
+fn start(workspace: &Workspace, demo: &Demo, ports: Ports) -> Result<Running> {
+    let local = |port| format!("127.0.0.1:{port}");
     let mut simulator = Command::new(workspace.binary("debug", "frontdesk-simulator"));
-    simulator.arg("--listen").arg(format!("127.0.0.1:{simulator_port}"));
-    simulator.arg("--server-url").arg(format!("http://127.0.0.1:{port}")).args(["--page-id", PAGE_ID]);
-    demo.give_secrets(&mut simulator);
+    simulator.args(["--listen", &local(ports.simulator), "--graph-listen", &local(ports.graph)]);
+    simulator.args(["--webhook-url", &format!("http://{}/webhook", local(ports.host))]);
+    simulator.args(["--admin-url", &format!("http://{}", local(ports.host))]);
+    simulator.args(["--app-id", APP_ID, "--page-id", PAGE_ID, "--page-name", PAGE_NAME, "--require-proof"]);
+    simulator.arg("--app-secret-file").arg(demo.secret("app-secret"));
+    simulator.arg("--page-token-file").arg(demo.secret("page-token"));
+    simulator.arg("--admin-token-file").arg(demo.secret("admin-token"));
     let mut simulator = Background::start("the simulator", simulator, &demo.log_dir.join("simulator.log"))?;
     let answers = |port, path: &str| http::get(port, path).is_ok_and(|answer| answer.status == 200);
-    simulator.wait_until(READY_DEADLINE, "answer", || answers(simulator_port, "/"))?;
+    simulator.wait_until(READY_DEADLINE, "answer", || answers(ports.simulator, "/healthz"))?;
 
     let mut server = frontdesk(workspace, demo);
     server.args(["serve", "--config"]).arg(&demo.config);
     let mut server = Background::start("frontdesk", server, &demo.log_dir.join("server.log"))?;
-    server.wait_until(READY_DEADLINE, "become ready", || answers(port, "/readyz"))?;
+    server.wait_until(READY_DEADLINE, "become ready", || answers(ports.host, "/readyz"))?;
     Ok(Running { server, simulator })
 }
 
@@ -144,9 +146,10 @@ fn new_psid() -> String {
     format!("9{:015}", since_1970.as_micros() % 1_000_000_000_000_000)
 }
 
-fn welcome(demo: &Demo, port: u16, simulator_port: u16) -> String {
+fn welcome(demo: &Demo, ports: Ports) -> String {
+    let Ports { host: port, simulator: simulator_port, .. } = ports;
     let show = |path: &Path| path.display().to_string();
-    let (admin_token, config, log_dir) = (show(&demo.admin_token), show(&demo.config), show(&demo.log_dir));
+    let (admin_token, config, log_dir) = (show(&demo.secret("admin-token")), show(&demo.config), show(&demo.log_dir));
     format!(
         "
 Frontdesk is up.

@@ -6,10 +6,10 @@
 //!
 //! 1. The customer's messages of the turn are read as one text, one message a sentence or more ([`scan`]).
 //! 2. Every rule's phrases are looked for. A hit counts with the rule's weight unless a phrase of the rule's `unless` is
-//!    in the same sentence, or a negation stands up to four words before it in the same clause (`negation` says whether a
+//!    in the same sentence, or a negation stands up to six words before it in the same clause (`negation` says whether a
 //!    negation cancels the hit, is needed for it, or does not matter). A rule of another language than the one the host
 //!    detected counts less.
-//! 3. A label's score is `1 - Π(1 - weight)` over its hits with different phrases, so that two weak signs make a strong
+//! 3. A label's score is `1 - Π(1 - weight)` over its hits with different phrases and words, so that two weak signs make a strong
 //!    one and no score passes 1 ([`score`]).
 //! 4. The first label of the list whose score reaches its threshold decides the route; all others that reach theirs are
 //!    reported too. A label that counts only when *alone* (a thank-you, a greeting) needs a turn with nothing else in it.

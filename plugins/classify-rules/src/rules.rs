@@ -1,9 +1,9 @@
 //! The settings made ready: labels by number, all phrases in one set.
 
+use frontdesk_policy_sdk::SettingError;
 use frontdesk_policy_sdk::settings::Errors;
 use frontdesk_policy_sdk::text::{PhraseSet, PhraseSetBuilder};
 use frontdesk_policy_sdk::types::{Author, Classification, MessageSource, Route, Turn};
-use frontdesk_policy_sdk::SettingError;
 
 use crate::scan::Scan;
 use crate::settings::{self, Negation, Settings};
@@ -96,7 +96,12 @@ impl Rules {
         for payload in turn.messages.iter().rev().filter_map(|message| message.payload.as_deref()) {
             if let Some((_, label)) = self.payloads.iter().find(|(known, _)| known == payload) {
                 let label = &self.labels[*label];
-                return Some(classification(label.route, 1.0, vec![label.name.clone()], "The customer tapped a button for this."));
+                return Some(classification(
+                    label.route,
+                    1.0,
+                    vec![label.name.clone()],
+                    "The customer tapped a button for this.",
+                ));
             }
         }
         if turn.messages.iter().any(|message| message.source == MessageSource::Lead) {
@@ -109,7 +114,12 @@ impl Rules {
         }
         if scan.only_attachments {
             let labels = vec!["attachment".to_owned()];
-            return Some(classification(self.attachments, 1.0, labels, "The customer sent attachments without a word."));
+            return Some(classification(
+                self.attachments,
+                1.0,
+                labels,
+                "The customer sent attachments without a word.",
+            ));
         }
         if scan.words.is_empty() {
             let labels = vec!["wordless".to_owned()];
@@ -164,7 +174,8 @@ impl Builder {
             if settings.labels[..index].iter().any(|other| other.name == label.name) {
                 self.errors.push(&path, format!("the label `{}` is in the list twice; remove one", label.name));
             }
-            let plain = label.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b':');
+            let plain =
+                label.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b':');
             if !plain || label.name.len() > 64 {
                 let message = "a label has at most 64 lower-case letters, digits, dashes and colons";
                 self.errors.push(&path, format!("{message}; found `{}`", label.name));
@@ -180,13 +191,7 @@ impl Builder {
         self.add_all(&rule.phrases, &format!("/rules/{index}/phrases"), Role::Sign(index as u16));
         self.add_all(&rule.unless, &format!("/rules/{index}/unless"), Role::Unless(index as u16));
         let language = rule.language.as_deref().map_or(0, |language| self.language(language));
-        Rule {
-            label,
-            language,
-            negation: rule.negation,
-            obfuscated_only: rule.obfuscated_only,
-            weight: rule.weight,
-        }
+        Rule { label, language, negation: rule.negation, obfuscated_only: rule.obfuscated_only, weight: rule.weight }
     }
 
     fn negations(&mut self, settings: &Settings) {

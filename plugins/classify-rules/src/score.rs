@@ -9,7 +9,7 @@ use crate::scan::Scan;
 use crate::settings::Negation;
 
 /// How far before a phrase a negation still belongs to it.
-const NEGATION_REACH_WORDS: u32 = 4;
+const NEGATION_REACH_WORDS: u32 = 6;
 /// A detected language counts against rules of other languages from this length on: short texts are often mistaken.
 const WORDS_FOR_LANGUAGE: usize = 4;
 
@@ -26,25 +26,21 @@ pub(crate) struct Scores {
 impl Scores {
     pub(crate) fn of(rules: &Rules, turn: &Turn, scan: &Scan) -> Self {
         let hits = rules.phrases.find(&scan.words);
-        let mut scores = Self {
-            doubt: vec![1.0; rules.labels.len()],
-            rest: scan.words.len(),
-            spare_words: rules.spare_words,
-        };
+        let mut scores =
+            Self { doubt: vec![1.0; rules.labels.len()], rest: scan.words.len(), spare_words: rules.spare_words };
         let judge = Judge { rules, scan, hits: &hits, language: language_number(rules, turn, scan) };
         let mut covered = vec![false; scan.words.len()];
-        for (index, hit) in hits.iter().enumerate() {
+        let mut signs: Vec<Sign> = Vec::new();
+        for hit in &hits {
             let Role::Sign(rule) = rules.roles[hit.phrase as usize] else { continue };
             let Some(weight) = judge.weight(hit, rule) else { continue };
-            let rule = &rules.rules[rule as usize];
-            if rules.labels[rule.label as usize].alone {
+            let label = rules.rules[rule as usize].label;
+            if rules.labels[label as usize].alone {
                 covered[hit.first as usize..=hit.last as usize].fill(true);
             }
-            // The same phrase twice says nothing new.
-            if !hits[..index].iter().any(|other| other.phrase == hit.phrase) {
-                scores.doubt[rule.label as usize] *= 1.0 - weight;
-            }
+            signs.push(Sign { label, weight, hit: *hit });
         }
+        scores.add_signs(signs);
         scores.rest = covered.iter().filter(|covered| !**covered).count();
         if scan.words.questions > 0 {
             scores.rest += 1 + scores.spare_words;
@@ -63,13 +59,32 @@ impl Scores {
         self.rest <= self.spare_words
     }
 
+    /// The heaviest signs first; a sign that shares words or its phrase with a heavier one of the label says nothing new
+    /// (`bitcoin` stands in the lists of several languages).
+    fn add_signs(&mut self, mut signs: Vec<Sign>) {
+        signs.sort_by(|left, right| right.weight.total_cmp(&left.weight));
+        let mut counted: Vec<&Sign> = Vec::new();
+        for sign in &signs {
+            let known = counted.iter().any(|other| {
+                let apart = other.hit.last < sign.hit.first || sign.hit.last < other.hit.first;
+                other.label == sign.label && (!apart || other.hit.phrase == sign.hit.phrase)
+            });
+            if !known {
+                self.doubt[sign.label as usize] *= 1.0 - sign.weight;
+                counted.push(sign);
+            }
+        }
+    }
+
     fn add_links(&mut self, rules: &Rules, scan: &Scan) {
         let Some(label) = rules.links.label else { return };
         let found = links::find(&scan.text);
         let web = || found.iter().filter(|link| link.kind != links::Kind::Email);
         let suspicious = web().any(|link| {
             let listed = |host: &String| link.host == *host || link.host.ends_with(&format!(".{host}"));
-            link.trick.is_some() || link.kind == links::Kind::Dangerous || rules.links.suspicious_hosts.iter().any(listed)
+            link.trick.is_some()
+                || link.kind == links::Kind::Dangerous
+                || rules.links.suspicious_hosts.iter().any(listed)
         });
         if suspicious {
             self.doubt[label] *= 1.0 - rules.links.suspicious_weight;
@@ -77,6 +92,13 @@ impl Scores {
             self.doubt[label] *= 1.0 - rules.links.any_weight;
         }
     }
+}
+
+/// A hit that counts.
+struct Sign {
+    label: u16,
+    weight: f32,
+    hit: Hit,
 }
 
 struct Judge<'a> {
@@ -106,9 +128,9 @@ impl Judge<'_> {
 
     fn is_taken_back(&self, hit: &Hit, role: Role) -> bool {
         let sentence = self.sentence(hit.first);
-        self.hits.iter().any(|other| {
-            self.rules.roles[other.phrase as usize] == role && self.sentence(other.first) == sentence
-        })
+        self.hits
+            .iter()
+            .any(|other| self.rules.roles[other.phrase as usize] == role && self.sentence(other.first) == sentence)
     }
 
     fn is_negated(&self, hit: &Hit, language: u8) -> bool {

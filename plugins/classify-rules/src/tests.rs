@@ -26,7 +26,8 @@ fn shipped_settings_fit_the_schema() {
     let schema: serde_json::Value = serde_json::from_str(&ClassifyRules::describe().settings_schema).unwrap();
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     let document: serde_json::Value = toml::from_str(SHIPPED).unwrap();
-    let mistakes: Vec<String> = validator.iter_errors(&document).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    let mistakes: Vec<String> =
+        validator.iter_errors(&document).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert_eq!(mistakes, [] as [String; 0]);
     shipped();
 }

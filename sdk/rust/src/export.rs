@@ -114,7 +114,7 @@ macro_rules! export_classifier {
                 }
             }
 
-            $crate::bindings::classifier::export_classify_world!(Component with_types_in $crate::bindings::classifier);
+    $crate::bindings::classifier::export_classify_world!(Component with_types_in $crate::bindings::classifier);
         };
         #[cfg(not(target_family = "wasm"))]
         const _: fn() = || {
@@ -143,7 +143,7 @@ macro_rules! export_tone {
                 }
             }
 
-            $crate::bindings::tone::export_compose_world!(Component with_types_in $crate::bindings::tone);
+    $crate::bindings::tone::export_compose_world!(Component with_types_in $crate::bindings::tone);
         };
         #[cfg(not(target_family = "wasm"))]
         const _: fn() = || {
@@ -172,7 +172,7 @@ macro_rules! export_filter {
                 }
             }
 
-            $crate::bindings::filter::export_apply_world!(Component with_types_in $crate::bindings::filter);
+    $crate::bindings::filter::export_apply_world!(Component with_types_in $crate::bindings::filter);
         };
         #[cfg(not(target_family = "wasm"))]
         const _: fn() = || {
@@ -200,7 +200,7 @@ macro_rules! export_escalation {
                 }
             }
 
-            $crate::bindings::escalation::export_decide_world!(Component with_types_in $crate::bindings::escalation);
+    $crate::bindings::escalation::export_decide_world!(Component with_types_in $crate::bindings::escalation);
         };
         #[cfg(not(target_family = "wasm"))]
         const _: fn() = || {

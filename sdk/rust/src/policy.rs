@@ -85,12 +85,8 @@ pub trait Tone: Policy {
     ///
     /// # Errors
     /// One sentence why the component cannot compose; the host treats it as a fault.
-    fn compose(
-        &self,
-        turn: &Turn,
-        classification: &Classification,
-        passages: &[Passage],
-    ) -> Result<tone::Plan, String>;
+    fn compose(&self, turn: &Turn, classification: &Classification, passages: &[Passage])
+    -> Result<tone::Plan, String>;
 }
 
 /// Third hook: may this text go out?

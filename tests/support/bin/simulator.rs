@@ -127,9 +127,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let graph_url = sim.base_url();
     let chat = Arc::new(Chat::new(sim, sender, admin)?);
 
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|source| PortTaken { address: options.listen, source })?;
+    let listener =
+        TcpListener::bind(options.listen).await.map_err(|source| PortTaken { address: options.listen, source })?;
     let address = listener.local_addr().context("the chat's address is unknown")?;
     tracing::info!(chat = %format!("http://{address}/"), graph = %graph_url, "the simulator is ready");
     // Open long polls must not hold the process: the server is dropped with the signal.

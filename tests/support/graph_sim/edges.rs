@@ -98,7 +98,10 @@ pub(super) fn page_edge(shared: &Arc<Shared>, request: &Request, page_id: &str, 
         ("POST", "subscribed_apps") => subscribe(shared, request, page_id),
         (
             "POST",
-            "pass_thread_control" | "take_thread_control" | "release_thread_control" | "request_thread_control"
+            "pass_thread_control"
+            | "take_thread_control"
+            | "release_thread_control"
+            | "request_thread_control"
             | "extend_thread_control",
         ) => thread_control(shared, request, page_id, edge),
         _ => Answer::error(400, 2500, None, false),
@@ -193,9 +196,10 @@ fn thread_control(shared: &Arc<Shared>, request: &Request, page_id: &str, edge: 
 
 fn subscribed_apps(shared: &Arc<Shared>, page_id: &str) -> Answer {
     let state = shared.lock();
-    let data = state.subscriptions.get(page_id).map(|fields| {
-        json!({ "id": state.config.app_id, "name": "Frontdesk", "subscribed_fields": fields })
-    });
+    let data = state
+        .subscriptions
+        .get(page_id)
+        .map(|fields| json!({ "id": state.config.app_id, "name": "Frontdesk", "subscribed_fields": fields }));
     Answer::ok(json!({ "data": data.into_iter().collect::<Vec<_>>() }))
 }
 

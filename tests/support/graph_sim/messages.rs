@@ -79,8 +79,7 @@ fn check_message(body: &Value, message: &Value) -> Result<(), Answer> {
         return invalid();
     }
     let replies = message.get("quick_replies").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let is_bad_reply =
-        |reply: &Value| characters(reply.get("title")) > 20 || characters(reply.get("payload")) > 1000;
+    let is_bad_reply = |reply: &Value| characters(reply.get("title")) > 20 || characters(reply.get("payload")) > 1000;
     if replies.len() > 13 || replies.iter().any(is_bad_reply) {
         return invalid();
     }

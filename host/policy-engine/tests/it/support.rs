@@ -1,12 +1,15 @@
 //! One engine for all tests, the guests, and turns to judge.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use frontdesk_policy_engine::types::{
     Author, Customer, Draft, LocalTime, Message, MessageSource, Page, Passage, Turn, Weekday,
 };
-use frontdesk_policy_engine::{Engine, EngineOptions, Grants, Hook, Limits, LoadError, LoadRequest, Policy};
+use frontdesk_policy_engine::{
+    ArtifactCache, Engine, EngineOptions, Grants, Hook, Limits, LoadError, LoadRequest, Policy,
+};
 use serde_json::{Value, json};
 
 /// The bytes of a guest.
@@ -30,8 +33,27 @@ pub fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| fresh_engine(8))
 }
 
+/// An engine of its own. What is compiled is shared between all of them, because compiling takes most of the time.
 pub fn fresh_engine(max_concurrent_calls: u32) -> Engine {
-    Engine::new(EngineOptions { max_concurrent_calls, ..EngineOptions::default() }).expect("an engine")
+    Engine::new(options(max_concurrent_calls)).expect("an engine")
+}
+
+pub fn options(max_concurrent_calls: u32) -> EngineOptions {
+    EngineOptions { max_concurrent_calls, cache: Some(Arc::new(SharedCache)), ..EngineOptions::default() }
+}
+
+static COMPILED: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+
+struct SharedCache;
+
+impl ArtifactCache for SharedCache {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        COMPILED.lock().expect("the cache").get(key).cloned()
+    }
+
+    fn put(&self, key: &str, artifact: &[u8]) {
+        COMPILED.lock().expect("the cache").insert(key.to_owned(), artifact.to_vec());
+    }
 }
 
 pub const GRANTED: Grants = Grants { knowledge: true };
@@ -48,8 +70,13 @@ pub fn load(
 }
 
 /// The misbehaving guest, which is on its best behaviour in the trial call.
+///
+/// Its engine takes no snapshots, because each of the many settings would be compiled anew; `repeat.rs` shows that this
+/// makes no difference.
 pub fn misbehaving(action: &str, n: u32, limits: Limits) -> Policy {
-    misbehaving_on(engine(), action, n, limits)
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let plain = || Engine::new(EngineOptions { snapshots: false, ..options(8) }).expect("an engine");
+    misbehaving_on(ENGINE.get_or_init(plain), action, n, limits)
 }
 
 pub fn misbehaving_on(engine: &Engine, action: &str, n: u32, limits: Limits) -> Policy {

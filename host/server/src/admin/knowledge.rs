@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::State;
+use axum::extract::multipart::{Multipart, MultipartError};
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -122,7 +122,9 @@ fn set_field(document: &mut NewDocument, name: &str, value: &str) -> Result<(), 
         "page_id" => document.page_id = given(),
         "language" => document.language = given(),
         "labels" => {
-            document.labels.extend(value.split(',').map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned));
+            document
+                .labels
+                .extend(value.split(',').map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned));
         }
         "format" => document.format = given().map(|format| format.parse()).transpose()?,
         "valid_from" => document.valid_from = time("valid_from")?,
@@ -176,11 +178,7 @@ pub async fn list(State(app): State<Arc<App>>, Params(params): Params<ListParams
     Ok(Json(json!({ "documents": app.knowledge.list(params.page_id.as_deref()).await? })))
 }
 
-pub async fn delete(
-    State(app): State<Arc<App>>,
-    Actor(actor): Actor,
-    Id(id): Id,
-) -> Result<Json<Value>, AdminError> {
+pub async fn delete(State(app): State<Arc<App>>, Actor(actor): Actor, Id(id): Id) -> Result<Json<Value>, AdminError> {
     if !app.knowledge.delete(id).await? {
         return Err(AdminError::not_found("document", id));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,14 +12,15 @@ use super::error::AdminError;
 use super::request::{self, Params};
 use crate::app::App;
 use crate::db;
+use crate::embedded::EngineStatus;
 use crate::health::Facts;
 
 pub async fn status(State(app): State<Arc<App>>) -> Result<Json<Value>, AdminError> {
     let facts = Facts::gather(&app).await?;
-    let engines = match &app.engines {
-        Some(engines) => json!(engines.status()),
-        None => Value::Null,
-    };
+    let engines = app.engines.as_ref().map(|engines| {
+        let status = engines.status();
+        json!({ "postgres": status.postgres.map(engine), "valkey": status.valkey.map(engine) })
+    });
     Ok(Json(json!({
         "replica": app.replica,
         "version": env!("CARGO_PKG_VERSION"),
@@ -40,6 +42,15 @@ pub async fn status(State(app): State<Arc<App>>) -> Result<Json<Value>, AdminErr
         "engines": engines,
         "answers": { "drafter": app.drafter.name(), "embedding_model": app.knowledge.embedder().model_id() },
     })))
+}
+
+fn engine(status: EngineStatus) -> Value {
+    json!({
+        "pid": status.pid,
+        "restarts": status.restarts,
+        "up_since": status.up_since.map(DateTime::<Utc>::from),
+        "last_failure": status.last_failure,
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,7 +78,10 @@ pub struct AuditParams {
     limit: Option<i64>,
 }
 
-pub async fn audit(State(app): State<Arc<App>>, Params(params): Params<AuditParams>) -> Result<Json<Value>, AdminError> {
+pub async fn audit(
+    State(app): State<Arc<App>>,
+    Params(params): Params<AuditParams>,
+) -> Result<Json<Value>, AdminError> {
     let limit = request::limit(params.limit)?;
     let entries = db::audit::list(&app.pool, params.before, limit).await?;
     let is_full = i64::try_from(entries.len()).unwrap_or(i64::MAX) >= limit;

@@ -39,11 +39,7 @@ pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>
 }
 
 /// Idempotent: a resolved ticket stays as it is. The conversation's owner does not change; see `handback`.
-pub async fn resolve(
-    State(app): State<Arc<App>>,
-    Actor(actor): Actor,
-    Id(id): Id,
-) -> Result<Json<Value>, AdminError> {
+pub async fn resolve(State(app): State<Arc<App>>, Actor(actor): Actor, Id(id): Id) -> Result<Json<Value>, AdminError> {
     let mut tx = app.pool.begin().await?;
     let changed = db::tickets::resolve_by_id(&mut tx, id, crm_listens(&app)).await?;
     let ticket = db::tickets::get(&mut *tx, id).await?.ok_or_else(|| AdminError::not_found("ticket", id))?;

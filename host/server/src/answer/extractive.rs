@@ -1,9 +1,9 @@
 //! Answering without a model: the best passage's own words, or nothing.
 //!
-//! An entry of a FAQ is given whole, because its answer was written for this. Of prose, the run of one to three
-//! neighbouring sentences that covers most of the question is quoted. The answerer declines when the best passage's
-//! score is below the setting, or when the words of question and quotation have too little in common while the passage
-//! was found by words; every sentence it gives is a sentence of the passage, so nothing can be unsupported.
+//! An entry of a FAQ is given whole, because its answer was written for this, and so is a passage of at most three
+//! sentences. Of longer prose, the run of one to three neighbouring sentences that covers most of the question is quoted.
+//! The answerer declines when the best passage's score is below the setting. Every sentence it gives is a sentence of the
+//! passage, so nothing can be unsupported; only Markdown's marks are taken off, because Messenger shows them as they are.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -77,8 +77,9 @@ fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef) -> Option<Quotatio
         request.max_characters == 0 || length <= request.max_characters + 1
     };
     let all: Vec<&str> = split(&passage.text).into_iter().filter(|sentence| !is_markup(sentence)).collect();
-    if let Some(question) = &passage.question {
-        let coverage = covered(&stems, &wanted, &[question.as_str()], &all);
+    if passage.question.is_some() || all.len() <= SENTENCES_MAX && !passage.text.contains("|--") && fits(&all) {
+        let question = passage.question.as_deref().unwrap_or_default();
+        let coverage = covered(&stems, &wanted, &[question], &all);
         return fits(&all).then_some(Quotation { passage, sentences: all, coverage }).filter(|q| !q.sentences.is_empty());
     }
     let mut best: Option<Quotation> = None;
@@ -113,11 +114,12 @@ fn covered(stems: &Stems, wanted: &[String], more: &[&str], sentences: &[&str]) 
 
 fn drafted(quotation: &Quotation<'_>) -> Drafted {
     let passage = quotation.passage;
-    let sentences: Vec<CitedSentence> = quotation
-        .sentences
+    let header = table_header(&passage.text);
+    let plain: Vec<String> = quotation.sentences.iter().map(|sentence| plain(sentence, &header)).collect();
+    let sentences: Vec<CitedSentence> = plain
         .iter()
         .map(|text| CitedSentence {
-            text: (*text).to_owned(),
+            text: text.clone(),
             passage_ids: vec![passage.id.clone()],
             support: 1.0,
             factual: true,
@@ -130,11 +132,64 @@ fn drafted(quotation: &Quotation<'_>) -> Drafted {
     let evidence = Evidence { confidence: confidence(&evidence, &supports), ..evidence };
     // A FAQ's answer keeps its own lines; a quotation of prose is one paragraph.
     let text = match passage.question {
-        Some(_) => passage.text.trim().to_owned(),
-        None => quotation.sentences.join(" "),
+        Some(_) => passage.text.trim().lines().map(plain_line).collect::<Vec<_>>().join("\n"),
+        None => plain.join(" "),
     };
     let (model, prompt) = (MODEL.to_owned(), String::new());
     Drafted { text, sentences, evidence, model, prompt_tokens: 0, completion_tokens: 0, prompt, cut: Vec::new() }
+}
+
+/// The cells of the passage's first table row, if it is a table.
+fn table_header(text: &str) -> Vec<String> {
+    let mut lines = text.lines().map(str::trim).filter(|line| line.starts_with('|'));
+    match (lines.next(), lines.next()) {
+        (Some(header), Some(rule)) if rule.contains("--") => cells(header),
+        _ => Vec::new(),
+    }
+}
+
+fn cells(row: &str) -> Vec<String> {
+    row.trim().trim_matches('|').split('|').map(|cell| plain_line(cell.trim())).collect()
+}
+
+/// A sentence as Messenger can show it. A table's row becomes `Tea: Sencha, 100 g: 12.50 EUR`.
+fn plain(sentence: &str, header: &[String]) -> String {
+    if !sentence.starts_with('|') {
+        return plain_line(sentence);
+    }
+    let pairs = cells(sentence).into_iter().enumerate().filter(|(_, cell)| !cell.is_empty());
+    let pairs = pairs.map(|(at, cell)| match header.get(at) {
+        Some(name) if !name.is_empty() && *name != cell => format!("{name}: {cell}"),
+        _ => cell,
+    });
+    pairs.collect::<Vec<_>>().join(", ")
+}
+
+/// Without emphasis, code marks and quote marks; a link `[text](address)` becomes `text (address)`.
+fn plain_line(line: &str) -> String {
+    let line = line.trim_start_matches("> ").replace("**", "").replace("__", "").replace('`', "");
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line.as_str();
+    while let Some((before, after)) = rest.split_once('[') {
+        let link = after.split_once("](").and_then(|(label, tail)| Some((label, tail.split_once(')')?)));
+        match link {
+            Some((label, (address, tail))) if !label.contains(['[', ']']) => {
+                text.push_str(before);
+                text.push_str(label);
+                if label != address {
+                    text.push_str(&format!(" ({address})"));
+                }
+                rest = tail;
+            }
+            _ => {
+                text.push_str(before);
+                text.push('[');
+                rest = after;
+            }
+        }
+    }
+    text.push_str(rest);
+    text.replace("\\", "")
 }
 
 impl Drafter for Extractive {
@@ -195,6 +250,14 @@ mod tests {
     }
 
     #[test]
+    fn markdown_becomes_plain_text() {
+        let table = prose("| Tea | 100 g |\n|---|---|\n| Sencha | 12.50 EUR |\n| Assam | 9 EUR |", 0.9);
+        assert_eq!(text(answer("price of sencha", vec![table], 0)), "Tea: Sencha, 100 g: 12.50 EUR");
+        let marked = prose("**Returns** go to [our form](https://tea.example/r), see `help`.", 0.9);
+        assert_eq!(text(answer("returns form", vec![marked], 0)), "Returns go to our form (https://tea.example/r), see help.");
+    }
+
+    #[test]
     fn it_declines_below_the_score_and_beyond_the_length() {
         for outcome in [
             answer("Do you sell cars?", vec![prose(SHOP, 0.54)], 0),
@@ -204,6 +267,6 @@ mod tests {
             assert!(matches!(outcome, DraftOutcome::Declined(_)), "{outcome:?}");
         }
         assert!(matches!(answer("Do you ship to Austria?", vec![prose(SHOP, 0.55)], 0), DraftOutcome::Drafted(_)));
-        assert_eq!(text(answer("Do you ship to Austria?", vec![prose(SHOP, 0.9)], 31)).chars().count(), 31);
+        assert_eq!(text(answer("Do you ship to Austria?", vec![prose(SHOP, 0.9)], 31)), "We ship to Austria and Germany.");
     }
 }

@@ -122,3 +122,7 @@ impl<W: Wire> Drafter for ModelDrafter<W> {
         &self.name
     }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

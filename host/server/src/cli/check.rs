@@ -34,12 +34,13 @@ fn problems(settings: &Settings) -> Vec<String> {
             ));
         }
     }
-    for (key, url) in [
-        ("tickets.webhook_url", &settings.tickets.webhook_url),
-        ("graph.base_url", &settings.graph.base_url),
-    ] {
-        let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-        if !is_http && !(url.is_empty() && key.starts_with("tickets")) {
+    let mut addresses = vec![("graph.base_url", &settings.graph.base_url)];
+    // Empty: nobody is told about tickets.
+    if !settings.tickets.webhook_url.is_empty() {
+        addresses.push(("tickets.webhook_url", &settings.tickets.webhook_url));
+    }
+    for (key, url) in addresses {
+        if !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
             problems.push(format!("setting {key} is {url:?}, expected an address that begins with https://"));
         }
     }
@@ -48,8 +49,7 @@ fn problems(settings: &Settings) -> Vec<String> {
 
 /// Without addresses of one's own, the programs of the embedded engines must be there.
 fn engines(settings: &Settings, problems: &mut Vec<String>) {
-    let needed: [(&str, &[&str]); 2] =
-        [("DATABASE_URL", &["postgres", "initdb"]), ("REDIS_URL", &["valkey-server"])];
+    let needed: [(&str, &[&str]); 2] = [("DATABASE_URL", &["postgres", "initdb"]), ("REDIS_URL", &["valkey-server"])];
     for (name, programs) in needed {
         match secrets::optional(name, "the address of the server") {
             Ok(Some(_)) => {}

@@ -32,7 +32,8 @@ impl AdminClient {
             None => local_url(&remote.config.load().map_err(Failure::usage)?.server.listen),
         };
         let base = parse_base(&base)?;
-        let token = secrets::required("FRONTDESK_ADMIN_TOKEN", "the bearer token of the admin API").map_err(Failure::usage)?;
+        let token =
+            secrets::required("FRONTDESK_ADMIN_TOKEN", "the bearer token of the admin API").map_err(Failure::usage)?;
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
@@ -40,7 +41,8 @@ impl AdminClient {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Failure::failed(format!("the HTTP client cannot be built: {error}")))?;
-        let user = std::env::var("USER").ok().filter(|user| user.len() <= 60 && user.bytes().all(|b| b.is_ascii_graphic()));
+        let user =
+            std::env::var("USER").ok().filter(|user| user.len() <= 60 && user.bytes().all(|b| b.is_ascii_graphic()));
         Ok(Self { base, token, agent: format!("cli:{}", user.as_deref().unwrap_or("?")), http })
     }
 
@@ -81,8 +83,10 @@ impl AdminClient {
     async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let base = self.base.as_str();
         let lost = |error: reqwest::Error| {
-            let why = if error.is_connect() { "nothing answers there; does the host run? (--url names another)" } else { "" };
-            Failure::failed(format!("{base}: {} {why}", error.without_url()).trim_end().to_owned())
+            if error.is_connect() {
+                return Failure::failed(format!("nothing answers at {base}; does the host run? (--url names another)"));
+            }
+            Failure::failed(format!("{base}: {}", error.without_url()))
         };
         let mut response = request.send().await.map_err(lost)?;
         let status = response.status();

@@ -1,5 +1,6 @@
 //! Running the host, and its log.
 
+use std::io::IsTerminal;
 use std::process;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,9 +21,14 @@ pub fn start_logging() -> Outcome {
         .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| (name, value)))
         .unwrap_or(("FRONTDESK_LOG", LOG_DEFAULT.to_owned()));
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
-        Failure::usage(format!("{name} is {filter:?}: {error}; expected for example info, or info,frontdesk_server=debug"))
+        Failure::usage(format!(
+            "{name} is {filter:?}: {error}; expected for example info, or info,frontdesk_server=debug"
+        ))
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let format = std::env::var("FRONTDESK_LOG_FORMAT").unwrap_or_default();
     let started = match format.as_str() {
         "" | "text" => builder.try_init(),
@@ -65,7 +71,8 @@ struct Signals {
 
 impl Signals {
     fn register() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be received: {error}")));
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be received: {error}")));
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 

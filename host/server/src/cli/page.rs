@@ -27,7 +27,8 @@ pub async fn run(command: PageCommand) -> Outcome {
             for page in answer["pages"].as_array().into_iter().flatten() {
                 let field = |key: &str, max| one_line(page[key].as_str().unwrap_or_default(), max);
                 let reason = field("state_reason", 200);
-                let line = format!("{}  {:<8}  {}  {}", field("page_id", 40), field("state", 8), field("name", 60), reason);
+                let line =
+                    format!("{}  {:<8}  {}  {}", field("page_id", 40), field("state", 8), field("name", 60), reason);
                 say(line.trim_end())?;
             }
             Ok(())

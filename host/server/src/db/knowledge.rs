@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use pgvector::Vector;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool, Row};
 use uuid::Uuid;
 
 use crate::knowledge::{DocumentSummary, KnowledgeError};
@@ -53,12 +53,13 @@ pub async fn ensure_index(pool: &PgPool, model: &str, dimensions: usize) -> Resu
             .fetch_one(&mut connection)
             .await?;
         if locked {
-            // The detached connection closes at the end whatever happens, and the session's lock goes with it.
-            let built = build_index(&mut connection, &name, model, dimensions).await;
+            // The detached connection closes at the end whatever happens, and the session's lock goes with it. Another
+            // replica may have finished between the look above and the lock, hence a second look inside.
+            let built = build_unless_valid(&mut connection, &name, model, dimensions).await;
             let closed = sqlx::Connection::close(connection).await;
-            built?;
+            let built = built?;
             closed?;
-            return Ok(true);
+            return Ok(built);
         }
         sqlx::Connection::close(connection).await?;
         if waited >= INDEX_WAIT {
@@ -70,14 +71,22 @@ pub async fn ensure_index(pool: &PgPool, model: &str, dimensions: usize) -> Resu
 }
 
 /// `None`: there is no such index; false: a build was interrupted and left a useless one.
-async fn index_is_valid(pool: &PgPool, name: &str) -> sqlx::Result<Option<bool>> {
+async fn index_is_valid(executor: impl PgExecutor<'_>, name: &str) -> sqlx::Result<Option<bool>> {
     sqlx::query_scalar("select i.indisvalid from pg_index i where i.indexrelid = to_regclass($1)")
         .bind(name)
-        .fetch_optional(pool)
+        .fetch_optional(executor)
         .await
 }
 
-async fn build_index(connection: &mut PgConnection, name: &str, model: &str, dimensions: usize) -> sqlx::Result<()> {
+async fn build_unless_valid(
+    connection: &mut PgConnection,
+    name: &str,
+    model: &str,
+    dimensions: usize,
+) -> sqlx::Result<bool> {
+    if index_is_valid(&mut *connection, name).await? == Some(true) {
+        return Ok(false);
+    }
     let drop = format!("drop index concurrently if exists {name}");
     sqlx::query(AssertSqlSafe(drop)).execute(&mut *connection).await?;
     let model = quoted(model);
@@ -86,7 +95,7 @@ async fn build_index(connection: &mut PgConnection, name: &str, model: &str, dim
          using hnsw ((embedding::halfvec({dimensions})) halfvec_cosine_ops) where embedding_model = {model}"
     );
     sqlx::query(AssertSqlSafe(create)).execute(connection).await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Passages without a vector of this model.
@@ -388,6 +397,15 @@ pub struct TextQuery {
     pub ranking: String,
 }
 
+/// One lexeme of a question under one configuration, to learn which candidates hold it.
+#[derive(Debug, Clone)]
+pub struct TextLexeme {
+    pub ts_config: String,
+    pub lexeme: String,
+    /// The lexeme alone, as a tsquery.
+    pub query: String,
+}
+
 /// What a search asks of the database.
 #[derive(Debug)]
 pub struct Candidates<'a> {
@@ -397,9 +415,7 @@ pub struct Candidates<'a> {
     pub vector: Option<Vector>,
     pub question_key: &'a str,
     pub texts: &'a [TextQuery],
-    /// Configuration and lexeme, in two arrays of equal length.
-    pub lexeme_configs: &'a [String],
-    pub lexemes: &'a [String],
+    pub lexemes: &'a [TextLexeme],
     pub labels: &'a [String],
     pub languages: &'a [String],
     pub now: DateTime<Utc>,
@@ -451,8 +467,9 @@ pub async fn candidates(pool: &PgPool, ask: &Candidates<'_>) -> sqlx::Result<Vec
         .bind(ask.texts.iter().map(|t| t.ts_config.as_str()).collect::<Vec<_>>())
         .bind(ask.texts.iter().map(|t| t.selecting.as_str()).collect::<Vec<_>>())
         .bind(ask.texts.iter().map(|t| t.ranking.as_str()).collect::<Vec<_>>())
-        .bind(ask.lexeme_configs)
-        .bind(ask.lexemes)
+        .bind(ask.lexemes.iter().map(|l| l.ts_config.as_str()).collect::<Vec<_>>())
+        .bind(ask.lexemes.iter().map(|l| l.lexeme.as_str()).collect::<Vec<_>>())
+        .bind(ask.lexemes.iter().map(|l| l.query.as_str()).collect::<Vec<_>>())
         .fetch_all(&mut *transaction)
         .await?;
     transaction.commit().await?;
@@ -489,6 +506,9 @@ fn candidates_sql(model: &str, dimensions: usize) -> String {
         "with texts as (
              select u.ts_config::regconfig as ts_config, u.selecting::tsquery as selecting, u.ranking::tsquery as ranking
                from unnest($8::text[], $9::text[], $10::text[]) as u (ts_config, selecting, ranking)
+         ), words as materialized (
+             select u.ts_config::regconfig as ts_config, u.lexeme, u.query::tsquery as query
+               from unnest($11::text[], $12::text[], $13::text[]) as u (ts_config, lexeme, query)
          ), nearest as materialized (
              select p.id from passages p
               where p.embedding_model = {model} and $6::vector is not null and {filter}
@@ -507,8 +527,7 @@ fn candidates_sql(model: &str, dimensions: usize) -> String {
                 case when p.embedding_model = {model}
                      then 1 - (p.embedding::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions})) end as cosine,
                 coalesce(ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking), 0) as rank,
-                array(select l.lexeme from unnest($11::text[], $12::text[]) as l (ts_config, lexeme)
-                       where l.ts_config = p.ts_config::text and l.lexeme = any(tsvector_to_array(p.tsv))) as matched
+                array(select l.lexeme from words l where l.ts_config = p.ts_config and p.tsv @@ l.query) as matched
            from chosen c join passages p on p.id = c.id join documents d on d.id = p.document_id
            left join texts t on t.ts_config = p.ts_config"
     )

@@ -106,12 +106,8 @@ fn set_policy_gauges(app: &App, seen: &mut HashSet<(String, String)>) {
     let set = |(chain, revision): &(String, String), value| {
         gauge!("frontdesk_policy_info", "chain" => chain.clone(), "revision" => revision.clone()).set(value);
     };
-    let serving: HashSet<(String, String)> = app
-        .policies
-        .status()
-        .into_iter()
-        .filter_map(|chain| Some((chain.chain, chain.revision?)))
-        .collect();
+    let serving: HashSet<(String, String)> =
+        app.policies.status().into_iter().filter_map(|chain| Some((chain.chain, chain.revision?))).collect();
     for gone in seen.difference(&serving) {
         set(gone, 0.0);
     }

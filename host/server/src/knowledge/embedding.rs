@@ -116,7 +116,7 @@ pub fn embedder(settings: &EmbeddingSettings) -> Result<Arc<dyn Embedder>, Embed
             passage_prefix,
             calibration,
         } => {
-            check("dimensions", dimensions, 8, DIMENSIONS_MAX)?;
+            check("dimensions", dimensions, 2, DIMENSIONS_MAX)?;
             check("tokens_max", tokens_max, 16, 8_192)?;
             check("threads", threads, 1, 64)?;
             let calibration = checked_calibration(calibration)?;
@@ -135,7 +135,7 @@ pub fn embedder(settings: &EmbeddingSettings) -> Result<Arc<dyn Embedder>, Embed
             passage_prefix,
             calibration,
         } => {
-            check("dimensions", dimensions, 8, DIMENSIONS_MAX)?;
+            check("dimensions", dimensions, 2, DIMENSIONS_MAX)?;
             check("batch", batch, 1, 2_048)?;
             check("timeout_ms", usize::try_from(timeout_ms).unwrap_or(usize::MAX), 100, 120_000)?;
             let api_key = SecretSource { env: api_key_env, file: api_key_file }.read("embeddings.api_key")?;

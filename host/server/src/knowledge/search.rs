@@ -27,7 +27,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use uuid::Uuid;
 
 use super::{Calibration, Knowledge, KnowledgeError, Purpose, language, terms};
-use crate::db::knowledge::{self as db, CandidateRow, Candidates, QueryLexeme, TextQuery};
+use crate::db::knowledge::{self as db, CandidateRow, Candidates, QueryLexeme, TextLexeme, TextQuery};
 
 /// Longest question that is searched for; the rest is cut off.
 pub const QUERY_CHARACTERS_MAX: usize = 2_000;
@@ -37,6 +37,9 @@ pub const HITS_MAX: usize = 50;
 const LEXEMES_MAX: usize = 32;
 /// Full text reads at most about this many passages: the commonest words then no longer select, only rank.
 const SELECTED_PASSAGES_MAX: i64 = 5_000;
+
+/// Near-duplicates show themselves in their first characters.
+const COMPARED_CHARACTERS_MAX: usize = 600;
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -111,7 +114,6 @@ impl Knowledge {
         let lexemes = db::query_lexemes(&self.pool, page_id, &topic, &focus).await?;
         let words = Words::new(lexemes);
         let vector = self.query_vector(&query).await?;
-        let (lexeme_configs, lexemes) = words.columns();
         let rows = db::candidates(
             &self.pool,
             &Candidates {
@@ -121,8 +123,7 @@ impl Knowledge {
                 vector,
                 question_key: &terms::question_key(&query),
                 texts: &words.texts(),
-                lexeme_configs: &lexeme_configs,
-                lexemes: &lexemes,
+                lexemes: &words.lexemes(),
                 labels: &request.labels,
                 languages: &request.passage_languages,
                 now: request.now,
@@ -229,9 +230,17 @@ impl Words {
         texts
     }
 
-    fn columns(&self) -> (Vec<String>, Vec<String>) {
+    /// The lexemes that some passage holds; of the others it is known that no candidate does.
+    fn lexemes(&self) -> Vec<TextLexeme> {
         let pairs = self.by_config.iter().flat_map(|(config, words)| words.iter().map(move |word| (config, word)));
-        pairs.map(|(config, word)| (config.clone(), word.lexeme.clone())).unzip()
+        let known = pairs.filter(|(_, word)| word.frequency > 0);
+        known
+            .map(|(config, word)| TextLexeme {
+                ts_config: config.clone(),
+                lexeme: word.lexeme.clone(),
+                query: or_query(vec![word]),
+            })
+            .collect()
     }
 
     /// Share of the question's information that the matched lexemes carry, 0 to 1.
@@ -340,7 +349,9 @@ fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) -> Vec<Sign
     let mut pool: Vec<(Signals, HashSet<String>)> = ranked
         .into_iter()
         .map(|signals| {
-            let words = terms::words(&format!("{} {}", signals.row.question.as_deref().unwrap_or(""), signals.row.text));
+            let text = signals.row.question.iter().flat_map(|question| question.chars()).chain([' ']);
+            let text: String = text.chain(signals.row.text.chars()).take(COMPARED_CHARACTERS_MAX).collect();
+            let words = terms::words(&text);
             (signals, words.into_iter().collect())
         })
         .collect();

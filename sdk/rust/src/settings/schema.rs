@@ -13,6 +13,9 @@ pub(super) fn check(schema: &Value, value: &Value) -> Vec<SettingError> {
     checker.errors
 }
 
+/// Whether a number, found first, keeps to a limit.
+type Holds = fn(f64, f64) -> bool;
+
 struct Checker<'a> {
     root: &'a Value,
     errors: Vec<SettingError>,
@@ -77,7 +80,13 @@ impl<'a> Checker<'a> {
         false
     }
 
-    fn check_object(&mut self, schema: &'a Map<String, Value>, map: &Map<String, Value>, path: &mut String, depth: usize) {
+    fn check_object(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        map: &Map<String, Value>,
+        path: &mut String,
+        depth: usize,
+    ) {
         static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
         let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&EMPTY);
         for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
@@ -130,7 +139,7 @@ impl<'a> Checker<'a> {
     }
 
     fn check_number(&mut self, schema: &Map<String, Value>, found: f64, path: &str) {
-        let rules: [(&str, &str, fn(f64, f64) -> bool); 4] = [
+        let rules: [(&str, &str, Holds); 4] = [
             ("minimum", "at least", |found, limit| found >= limit),
             ("maximum", "at most", |found, limit| found <= limit),
             ("exclusiveMinimum", "more than", |found, limit| found > limit),

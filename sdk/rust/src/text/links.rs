@@ -171,16 +171,7 @@ fn web(host: &str, path: &str) -> Link {
     } else {
         None
     };
-    Link {
-        start: 0,
-        end: 0,
-        kind: Kind::Web,
-        host,
-        path: path.to_owned(),
-        trick,
-        label: None,
-        address: (0, 0),
-    }
+    Link { start: 0, end: 0, kind: Kind::Web, host, path: path.to_owned(), trick, label: None, address: (0, 0) }
 }
 
 /// The host with its disguises removed, and whether there were any.
@@ -210,9 +201,10 @@ fn is_number(host: &str) -> bool {
 
 fn dangerous(chunk: &str) -> Option<Link> {
     let lower = chunk.get(..chunk.floor_char_boundary(12))?.to_ascii_lowercase();
-    ["javascript:", "vbscript:", "data:text", "data:image"].iter().any(|scheme| lower.starts_with(scheme)).then(|| {
-        Link { kind: Kind::Dangerous, trick: Some(Trick::Disguised), host: String::new(), ..web("", "") }
-    })
+    ["javascript:", "vbscript:", "data:text", "data:image"]
+        .iter()
+        .any(|scheme| lower.starts_with(scheme))
+        .then(|| Link { kind: Kind::Dangerous, trick: Some(Trick::Disguised), host: String::new(), ..web("", "") })
 }
 
 fn email(chunk: &str) -> Option<Link> {
@@ -220,7 +212,10 @@ fn email(chunk: &str) -> Option<Link> {
     let (user, domain) = chunk.split_once('@')?;
     let domain = domain.split(['?', '/']).next().unwrap_or(domain);
     let user_fits = !user.is_empty() && user.chars().all(|c| c.is_alphanumeric() || "._%+-'".contains(c));
-    (user_fits && has_known_ending(domain)).then(|| Link { kind: Kind::Email, ..web(domain, "") })
+    // What stands behind an `@` is a domain, whatever its ending.
+    let ending = domain.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let domain_fits = has_host_shape(domain) && ending.chars().count() >= 2 && ending.chars().all(char::is_alphabetic);
+    (user_fits && (domain_fits || has_known_ending(domain))).then(|| Link { kind: Kind::Email, ..web(domain, "") })
 }
 
 /// `example.com/path` without a scheme, also as `example . com` or `example dot com` over several words.
@@ -229,7 +224,8 @@ fn bare(text: &str, start: usize, chunk: &str, at: &mut usize) -> Option<Link> {
     let (host, path) = chunk.split_at(host_end);
     let (plain, _) = plain_host(host);
     let named = plain.split(':').next().unwrap_or("");
-    let www = named.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("www.")) && named.matches('.').count() > 1;
+    let www =
+        named.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("www.")) && named.matches('.').count() > 1;
     let number = is_number(named) && named.split('.').count() == 4 && named.split('.').all(|n| n.parse::<u8>().is_ok());
     if www || number || has_known_ending(named) || (!path.is_empty() && has_host_shape(named) && named.contains('.')) {
         return Some(web(host, path));
@@ -245,7 +241,8 @@ fn spelled(text: &str, start: usize, chunk: &str, at: &mut usize) -> Option<Link
     let ending = after[dot.len()..].trim_start();
     let length = ending.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(ending.len());
     let tail = &ending[length..];
-    let spelled_ending = matches!(ending[..length].to_ascii_lowercase().as_str(), "com" | "net" | "org" | "info" | "io");
+    let spelled_ending =
+        matches!(ending[..length].to_ascii_lowercase().as_str(), "com" | "net" | "org" | "info" | "io");
     if !spelled_ending || !chunk.chars().all(|c| c.is_alphanumeric() || c == '-') {
         return None;
     }
@@ -300,18 +297,17 @@ const ENDINGS: [&str; 237] = [
     "beauty", "best", "bet", "bg", "bid", "bio", "biz", "blog", "bo", "br", "buzz", "by", "ca", "cam", "cash",
     "casino", "cat", "cc", "cf", "cfd", "ch", "chat", "cl", "click", "cloud", "club", "cn", "co", "codes", "com",
     "company", "cr", "crypto", "cx", "cy", "cyou", "cz", "day", "de", "deals", "dev", "digital", "direct", "dk", "do",
-    "ec", "edu", "ee", "email", "es", "eu", "expert", "fi", "finance", "fit", "fm", "fr", "fun", "fund", "ga",
-    "games", "gd", "ge", "gg", "gift", "gl", "global", "gold", "gov", "gq", "gr", "gs", "gt", "gy", "help", "hk",
-    "hn", "host", "hr", "hu", "icu", "id", "ie", "il", "in", "inc", "info", "ink", "int", "io", "ir", "is", "it",
-    "jp", "ke", "kr", "la", "land", "lat", "li", "life", "link", "live", "lk", "loan", "lol", "lt", "lu", "lv", "ly",
-    "ma", "market", "mc", "md", "me", "media", "mk", "ml", "mobi", "mom", "money", "monster", "mx", "my", "name",
-    "net", "network", "news", "ng", "ni", "nl", "no", "nu", "nz", "one", "online", "org", "page", "pe", "ph", "pk",
-    "pl", "plus", "pm", "pro", "promo", "ps", "pt", "pw", "py", "qa", "quest", "re", "rest", "ro", "rocks", "rs",
-    "ru", "run", "sale", "sbs", "sc", "se", "services", "sg", "sh", "shop", "si", "site", "sk", "skin", "so",
-    "social", "software", "space", "st", "store", "su", "sv", "swiss", "team", "tech", "tel", "th", "tk", "tn", "to",
-    "today", "tokyo", "tools", "top", "tr", "trade", "tt", "tv", "tw", "ua", "uk", "us", "uy", "uz", "vc", "ve", "vg",
-    "vip", "vn", "wang", "website", "wien", "wiki", "win", "work", "world", "ws", "wtf", "xin", "xyz", "za", "zip",
-    "zone",
+    "ec", "edu", "ee", "email", "es", "eu", "expert", "fi", "finance", "fit", "fm", "fr", "fun", "fund", "ga", "games",
+    "gd", "ge", "gg", "gift", "gl", "global", "gold", "gov", "gq", "gr", "gs", "gt", "gy", "help", "hk", "hn", "host",
+    "hr", "hu", "icu", "id", "ie", "il", "in", "inc", "info", "ink", "int", "io", "ir", "is", "it", "jp", "ke", "kr",
+    "la", "land", "lat", "li", "life", "link", "live", "lk", "loan", "lol", "lt", "lu", "lv", "ly", "ma", "market",
+    "mc", "md", "me", "media", "mk", "ml", "mobi", "mom", "money", "monster", "mx", "my", "name", "net", "network",
+    "news", "ng", "ni", "nl", "no", "nu", "nz", "one", "online", "org", "page", "pe", "ph", "pk", "pl", "plus", "pm",
+    "pro", "promo", "ps", "pt", "pw", "py", "qa", "quest", "re", "rest", "ro", "rocks", "rs", "ru", "run", "sale",
+    "sbs", "sc", "se", "services", "sg", "sh", "shop", "si", "site", "sk", "skin", "so", "social", "software", "space",
+    "st", "store", "su", "sv", "swiss", "team", "tech", "tel", "th", "tk", "tn", "to", "today", "tokyo", "tools",
+    "top", "tr", "trade", "tt", "tv", "tw", "ua", "uk", "us", "uy", "uz", "vc", "ve", "vg", "vip", "vn", "wang",
+    "website", "wien", "wiki", "win", "work", "world", "ws", "wtf", "xin", "xyz", "za", "zip", "zone",
 ];
 
 #[cfg(test)]

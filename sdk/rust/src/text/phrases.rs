@@ -10,7 +10,7 @@
 //! | `refund*`           | any word that begins so                                        |
 //! | `(human\|real person)` | one of the alternatives; a word may end in `*`               |
 //! | `real?`             | the word or nothing; `(a\|the)?` likewise                       |
-//! | `_`                 | any one word                                                   |
+//! | `_`, `_?`           | any one word; any one word or nothing                          |
 //! | `...`               | up to three words, or none                                     |
 //!
 //! A phrase begins and ends with a word or a group. An umlaut in a phrase also matches its transliteration (`möchte`, `moechte`,
@@ -42,6 +42,8 @@ const CORRECTED_LETTERS_MIN: usize = 7;
 const CORRECTED_LETTERS_MAX: usize = 24;
 /// How many words `...` may stand for.
 const GAP_WORDS_MAX: usize = 3;
+/// No hit is longer: a phrase has at most 24 elements, and each stands for at most three words.
+const HIT_WORDS_MAX: u32 = 72;
 /// Words a text's word can be: itself, and beginnings of it.
 const READINGS: usize = 4;
 
@@ -255,12 +257,13 @@ impl PhraseSet {
             last: end as u32 - 1,
             obfuscated: (first..end).any(|at| words.items()[at].obfuscated || readings[at].decoded),
         };
-        // Several variants of a phrase, or a word with two readings, can begin here: the longest hit counts.
-        let mut here = hits.iter_mut().rev().take_while(|known| known.first == hit.first);
-        match here.find(|known| known.phrase == phrase) {
-            Some(known) if known.last < hit.last => *known = hit,
-            Some(_) => {}
-            None => hits.push(hit),
+        // Several variants of a phrase, or a word with two readings, can begin here, and a variant inside a longer one:
+        // the longest hit counts.
+        let mut near = hits.iter_mut().rev().take_while(|known| known.first + HIT_WORDS_MAX >= hit.first);
+        match near.find(|known| known.phrase == phrase && known.last >= hit.first) {
+            Some(known) if known.first == hit.first && known.last < hit.last => *known = hit,
+            Some(known) if known.last >= hit.last => {}
+            _ => hits.push(hit),
         }
     }
 
@@ -403,12 +406,12 @@ fn one_error_apart(left: &[u8], right: &[u8]) -> bool {
 /// Where the match ends (one past the last word), or `None`.
 fn match_from(elements: &[Element], at: usize, words: &Words, readings: &[Readings]) -> Option<usize> {
     let Some((element, rest)) = elements.split_first() else { return Some(at) };
-    let in_sentence =
-        |index: usize| index == 0 || words.items()[index].sentence == words.items()[index - 1].sentence;
+    let in_sentence = |index: usize| index == 0 || words.items()[index].sentence == words.items()[index - 1].sentence;
     let begins = words.items().get(at).is_some() && (at == 0 || in_sentence(at));
     match element {
         Element::Words { ids, optional } => {
-            let reads = words.items().get(at).is_some() && readings[at].ids.iter().any(|id| *id != 0 && ids.contains(id));
+            let reads =
+                words.items().get(at).is_some() && readings[at].ids.iter().any(|id| *id != 0 && ids.contains(id));
             if reads && let Some(end) = match_rest(rest, at + 1, words, readings, in_sentence) {
                 return Some(end);
             }

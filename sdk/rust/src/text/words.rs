@@ -358,7 +358,8 @@ mod tests {
     #[test]
     fn places_are_byte_ranges_of_the_text() {
         let text = "¿Dónde está mi «pedido»? 👍 l'ami";
-        for (word, place) in ["Dónde", "está", "mi", "pedido", "👍", "l", "ami"].iter().zip(Words::scan(text).items()) {
+        for (word, place) in ["Dónde", "está", "mi", "pedido", "👍", "l", "ami"].iter().zip(Words::scan(text).items())
+        {
             assert_eq!(&text[place.start as usize..place.end as usize], *word);
         }
     }
@@ -383,7 +384,8 @@ mod tests {
     #[test]
     fn obfuscation_and_shouting_are_seen() {
         let words = Words::scan("FREE fr33 bitсoin Привет bit\u{200b}coin sooo");
-        let seen: Vec<_> = words.items().iter().map(|w| (w.shouted, w.mixed_digits, w.obfuscated, w.elongated)).collect();
+        let seen: Vec<_> =
+            words.items().iter().map(|w| (w.shouted, w.mixed_digits, w.obfuscated, w.elongated)).collect();
         assert_eq!(
             seen,
             [

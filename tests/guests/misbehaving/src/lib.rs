@@ -67,10 +67,13 @@ impl lifecycle::Guest for Misbehaving {
             "trap-in-configure" => explode("configuring"),
             "loop-in-configure" => spin(),
             "refuse" => return refuse("/do", "`refuse` was found; anything else is taken".to_owned()),
-            "print-in-configure" => drop(writeln!(std::io::stderr(), "configuring")),
+            "later:print-in-configure" => drop(writeln!(std::io::stderr(), "configuring")),
+            // The standard library draws its keys once, so that this decides what the hook draws, too.
+            "later:random-in-configure" => {
+                DRAWN.get_or_init(random);
+            }
             _ => {}
         }
-        DRAWN.get_or_init(|| RandomState::new().hash_one(0));
         SETTINGS.get_or_init(|| settings);
         Ok(())
     }
@@ -99,6 +102,7 @@ fn act(action: &str, n: u32) -> Result<Classification, String> {
         "trap" => explode("classifying"),
         "exit" => std::process::exit(3),
         "recurse" => vec![format!("depth:{}", recurse(1))],
+        "recurse-lightly" => vec![format!("depth:{}", recurse_lightly(n.into()))],
         "err" => return Err("I would rather not".to_owned()),
         "huge-output" => return Ok(Classification { reason: "x".repeat(n as usize), ..verdict(Vec::new()) }),
         "too-many-labels" => (0..n).map(|i| format!("label:{i}")).collect(),
@@ -119,7 +123,9 @@ fn act(action: &str, n: u32) -> Result<Classification, String> {
             outcome(std::net::UdpSocket::bind("127.0.0.1:0").map(drop)),
         ],
         "environment" => vec![format!("{}:{}", std::env::args().count(), std::env::vars().count())],
-        "random" => vec![format!("random:{:x}", RandomState::new().hash_one(0)), drawn()],
+        "random" => vec![format!("random:{:x}", random())],
+        "random-in-configure" => vec![format!("drawn:{:x}", DRAWN.get().copied().unwrap_or_default())],
+        "print-in-configure" => print_flood(1),
         "clock" => clock(),
         "lookup" => lookup(n),
         other => return Err(format!("it does not know how to do `{other}`")),
@@ -163,6 +169,12 @@ fn recurse(depth: u64) -> u64 {
     recurse(depth + 1) + frame[7]
 }
 
+/// Keeps nothing in linear memory, so that WebAssembly's own stack overflows first.
+#[inline(never)]
+fn recurse_lightly(depth: u64) -> u64 {
+    if depth == u64::MAX { 0 } else { recurse_lightly(depth + 1).rotate_left(3) ^ depth }
+}
+
 fn flood(n: u32) -> Vec<String> {
     for i in 0..n {
         log::write(log::Level::Info, &format!("line {i}\nwith a break"));
@@ -194,8 +206,8 @@ fn outcome(result: std::io::Result<()>) -> String {
     }
 }
 
-fn drawn() -> String {
-    format!("drawn:{:x}", DRAWN.get().copied().unwrap_or_default())
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 fn clock() -> Vec<String> {

@@ -108,6 +108,7 @@ fn choices(
 ) -> Result<Vec<Variant>, PhraseError> {
     match part {
         "_" => return Ok(vec![vec![Element::Any]]),
+        "_?" => return Ok(vec![vec![Element::Any], Vec::new()]),
         "..." | "…" => return Ok(vec![vec![Element::Gap]]),
         _ => {}
     }

@@ -1,0 +1,253 @@
+//! A host under test: its own database, its own stream, its own simulated Meta.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use frontdesk_server::app::{App, Roles, Server};
+use frontdesk_server::secrets::Secrets;
+use frontdesk_server::settings::{PageSettings, Settings};
+use frontdesk_testkit::{GraphSim, GraphSimConfig, SimPage, WebhookSender};
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::database::{TestDb, fresh_database};
+
+pub const PAGE: &str = "100200300400500";
+pub const OTHER_PAGE: &str = "100200300400501";
+pub const APP_ID: &str = "777000111222333";
+pub const APP_SECRET: &str = "an app secret of the tests";
+pub const ADMIN_TOKEN: &str = "an admin token of the tests";
+/// Everything here takes milliseconds; this is only how long a broken host may keep a test.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a test may change before the host starts.
+pub struct Plan {
+    pub settings: Settings,
+    pub secrets: Secrets,
+    pub roles: Roles,
+}
+
+/// A running host and what it stands on.
+pub struct Host {
+    pub app: Arc<App>,
+    pub address: String,
+    pub graph: Arc<GraphSim>,
+    pub meta: WebhookSender,
+    pub http: reqwest::Client,
+    stop: CancellationToken,
+    task: Option<JoinHandle<anyhow::Result<()>>>,
+    plan: fn(&mut Plan),
+    ground: Arc<Ground>,
+}
+
+/// What outlives a restart of the host.
+pub struct Ground {
+    pub db: TestDb,
+    namespace: String,
+    pub dir: tempfile::TempDir,
+}
+
+/// The folder of chains that the repository ships, with built components.
+pub fn shipped_policies() -> PathBuf {
+    let built = std::env::var_os("FRONTDESK_COMPONENTS_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/components"), PathBuf::from);
+    assert!(built.join("classify-rules.wasm").is_file(), "no components in {}: run `cargo xtask components`", built.display());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
+}
+
+impl Host {
+    /// Starts a host with the shipped policies and a little knowledge.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(plan: fn(&mut Plan)) -> Self {
+        let ground = Arc::new(Ground {
+            db: fresh_database().await,
+            namespace: format!("test-{}", Uuid::new_v4().simple()),
+            dir: tempfile::tempdir().unwrap(),
+        });
+        let page = |id: &str, token: &str| SimPage { page_id: id.into(), name: "Lindner Tea".into(), token: token.into() };
+        let graph = GraphSim::start(GraphSimConfig {
+            pages: vec![page(PAGE, "token of the page"), page(OTHER_PAGE, "token of the other page")],
+            app_id: APP_ID.into(),
+            app_secret: APP_SECRET.into(),
+            requires_proof: true,
+            ..GraphSimConfig::default()
+        })
+        .await
+        .unwrap();
+        Self::start_on(ground, Arc::new(graph), plan).await
+    }
+
+    async fn start_on(ground: Arc<Ground>, graph: Arc<GraphSim>, plan: fn(&mut Plan)) -> Self {
+        let mut wanted = Plan { settings: settings(&ground, &graph), secrets: secrets(&ground), roles: Roles { serve: true, work: true } };
+        plan(&mut wanted);
+        let server = Server::build(wanted.settings, wanted.secrets, wanted.roles).await.unwrap();
+        let (app, stop) = (Arc::clone(&server.app), server.stopper());
+        let address = format!("http://{}", server.address);
+        let callback = format!("{address}/meta/webhook");
+        graph.set_callback(&callback).unwrap();
+        let meta = WebhookSender::new(&callback, APP_SECRET, PAGE).unwrap();
+        let task = Some(tokio::spawn(server.run_until_stopped()));
+        Self { app, address, graph, meta, http: reqwest::Client::new(), stop, task, plan, ground }
+    }
+
+    /// The database below the host.
+    pub fn pool(&self) -> &sqlx::PgPool {
+        &self.ground.db.pool
+    }
+
+    /// A folder that goes when the test ends.
+    pub fn dir(&self) -> &Path {
+        self.ground.dir.path()
+    }
+
+    /// Stops the host as an operator does.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.await.unwrap().unwrap();
+        }
+    }
+
+    /// Stops the host and starts another on the same database.
+    pub async fn restart(mut self) -> Self {
+        let (ground, graph, plan) = (Arc::clone(&self.ground), Arc::clone(&self.graph), self.plan);
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.await.unwrap().unwrap();
+        }
+        Self::start_on(ground, graph, plan).await
+    }
+
+    /// Puts a document into the Page's knowledge.
+    pub async fn teach(&self, title: &str, text: &str) {
+        let body = serde_json::json!({ "title": title, "text": text });
+        let (status, answer) = self.admin("POST", "/admin/knowledge/text", Some(body)).await;
+        assert!((200..300).contains(&status), "{status}: {answer}");
+    }
+
+    /// Calls the admin API as agent Ada.
+    pub async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.address))
+            .bearer_auth(ADMIN_TOKEN)
+            .header("X-Frontdesk-Agent", "ada");
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// The turns that were decided for a person so far.
+    pub async fn turns(&self, psid: &str) -> Vec<Value> {
+        let (status, answer) = self.admin("GET", &format!("/admin/conversations/by-psid/{PAGE}/{psid}/turns"), None).await;
+        if status == 404 {
+            return Vec::new();
+        }
+        assert_eq!(status, 200, "{answer}");
+        answer["turns"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The id of a person's conversation.
+    pub async fn conversation(&self, psid: &str) -> Uuid {
+        sqlx::query_scalar("select id from conversations where page_id = $1 and psid = $2")
+            .bind(PAGE)
+            .bind(psid)
+            .fetch_one(self.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until nothing is unread and nothing is about to be sent: the host has done what it can.
+    pub async fn drained(&self) {
+        self.until("nothing unread, nothing unsent", async || {
+            let open: i64 = sqlx::query_scalar(
+                "select (select count(*) from inbox where state = 'pending')
+                      + (select count(*) from outbox where state in ('queued', 'sending', 'unknown'))",
+            )
+            .fetch_one(self.pool())
+            .await
+            .unwrap();
+            open == 0
+        })
+        .await;
+    }
+
+    /// Waits for a condition, asking again at short intervals; a test never passes by mere waiting.
+    pub async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let started = Instant::now();
+        while !condition().await {
+            assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// One number from the database.
+    pub async fn count(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn settings(ground: &Ground, graph: &GraphSim) -> Settings {
+    let mut settings = Settings::load(None).unwrap();
+    settings.server.listen = "127.0.0.1:0".into();
+    settings.graph.base_url = graph.base_url();
+    settings.graph.app_id = APP_ID.into();
+    settings.graph.timeout_ms = 2_000;
+    settings.queue.namespace.clone_from(&ground.namespace);
+    settings.queue.sweep_ms = 200;
+    settings.database.connections_max = 8;
+    settings.outbox.poll_ms = 50;
+    settings.outbox.retry_ms = 20;
+    settings.outbox.in_doubt_after_ms = 2_500;
+    settings.outbox.echo_grace_ms = 300;
+    settings.worker.retry_ms = 50;
+    settings.policies.dir = shipped_policies();
+    settings.policies.instances_max = 16;
+    settings.engines.data_dir = ground.dir.path().join("data");
+    settings.pages = vec![page(PAGE), page(OTHER_PAGE)];
+    settings
+}
+
+fn page(id: &str) -> PageSettings {
+    PageSettings {
+        id: id.into(),
+        name: "Lindner Tea".into(),
+        chain: "default".into(),
+        time_zone: "Europe/Vienna".into(),
+        language: "en".into(),
+        token_file: None,
+        token_env: None,
+    }
+}
+
+fn secrets(ground: &Ground) -> Secrets {
+    let redis = std::env::var("REDIS_URL").expect("REDIS_URL must name a Redis for the tests (cargo xtask test sets it)");
+    Secrets {
+        app_secrets: vec![SecretString::from(APP_SECRET)],
+        verify_token: SecretString::from("a verify token of the tests"),
+        admin_token: SecretString::from(ADMIN_TOKEN),
+        page_tokens: [(PAGE, "token of the page"), (OTHER_PAGE, "token of the other page")]
+            .map(|(id, token)| (id.to_owned(), SecretString::from(token)))
+            .into(),
+        ticket_webhook: Some(SecretString::from("a webhook secret of the tests")),
+        database_url: Some(SecretString::from(ground.db.url.clone())),
+        redis_url: Some(SecretString::from(redis)),
+    }
+}
