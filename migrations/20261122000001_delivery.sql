@@ -78,6 +78,8 @@ create table conversations (
     unique (page_id, psid)
 );
 
+create index conversations_latest on conversations ((coalesce(last_customer_at, created_at)) desc, id desc);
+
 create table messages (
     id              bigint generated always as identity primary key,
     conversation_id uuid not null references conversations (id) on delete cascade,
@@ -148,6 +150,7 @@ create table outbox (
 create index outbox_open on outbox (conversation_id, seq) where state in ('queued', 'sending', 'unknown');
 create index outbox_due on outbox (not_before) where state = 'queued';
 create index outbox_turn on outbox (turn_id);
+create index outbox_failed on outbox (settled_at) where state = 'failed';
 create unique index outbox_message_id on outbox (page_id, message_id) where message_id is not null;
 
 create table tickets (
@@ -170,6 +173,7 @@ create table tickets (
 );
 create unique index tickets_one_open on tickets (conversation_id) where state = 'open';
 create index tickets_by_time on tickets (created_at);
+create index tickets_by_conversation on tickets (conversation_id, created_at desc);
 
 -- Outgoing signed webhook for a CRM: written in the transaction that opens or changes the ticket.
 create table ticket_deliveries (
@@ -184,6 +188,7 @@ create table ticket_deliveries (
     delivered_at timestamptz,
     created_at  timestamptz not null default now()
 );
+create index ticket_deliveries_by_ticket on ticket_deliveries (ticket_id);
 create index ticket_deliveries_due on ticket_deliveries (not_before) where state = 'queued';
 
 -- Who did what through the admin API or the command line. Never holds a customer's words.

@@ -30,7 +30,8 @@ pub struct TestDb {
 /// # Panics
 /// When `DATABASE_URL` is not set or the server refuses: a test cannot go on without its database.
 pub async fn fresh_database() -> TestDb {
-    let url = std::env::var("DATABASE_URL").expect("DATABASE_URL must name a Postgres server for the tests (cargo xtask test sets it)");
+    let url = std::env::var("DATABASE_URL")
+        .expect("DATABASE_URL must name a Postgres server for the tests (cargo xtask test sets it)");
     let admin: PgConnectOptions = url.parse().expect("DATABASE_URL must be a Postgres address");
     let mut connection = connect(&admin).await;
     let template = ensure_template(&mut connection, &admin).await;
@@ -39,7 +40,8 @@ pub async fn fresh_database() -> TestDb {
     run(&mut connection, format!("create database {name} template {template}")).await;
     connection.close().await.expect("closing the administrative connection");
     let options = admin.clone().database(&name);
-    let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.expect("connecting to the test database");
+    let pool =
+        PgPoolOptions::new().max_connections(8).connect_with(options).await.expect("connecting to the test database");
     TestDb { pool, url: with_database(&url, &name), name, admin }
 }
 
@@ -130,6 +132,9 @@ impl Drop for TestDb {
 
 #[test]
 fn an_address_gets_its_database() {
-    assert_eq!(with_database("postgres://u:p@h:5/postgres?sslmode=disable", "t"), "postgres://u:p@h:5/t?sslmode=disable");
+    assert_eq!(
+        with_database("postgres://u:p@h:5/postgres?sslmode=disable", "t"),
+        "postgres://u:p@h:5/t?sslmode=disable"
+    );
     assert_eq!(with_database("postgres://u@h", "t"), "postgres://u@h/t");
 }

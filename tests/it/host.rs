@@ -21,8 +21,16 @@ pub const OTHER_PAGE: &str = "100200300400501";
 pub const APP_ID: &str = "777000111222333";
 pub const APP_SECRET: &str = "an app secret of the tests";
 pub const ADMIN_TOKEN: &str = "an admin token of the tests";
+pub const VERIFY_TOKEN: &str = "a verify token of the tests";
+pub const PAGE_TOKEN: &str = "token of the page";
+pub const OTHER_PAGE_TOKEN: &str = "token of the other page";
+pub const TICKET_SECRET: &str = "a webhook secret of the tests";
 /// Everything here takes milliseconds; this is only how long a broken host may keep a test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What [`Host::teach_answer`] teaches answers this question with a quotation of [`ANSWER`].
+pub const QUESTION: &str = "Do you ship to Austria?";
+pub const ANSWER: &str = "Yes, we ship to Austria. A parcel to Austria takes two to three working days.";
 
 /// What a test may change before the host starts.
 pub struct Plan {
@@ -40,15 +48,41 @@ pub struct Host {
     pub http: reqwest::Client,
     stop: CancellationToken,
     task: Option<JoinHandle<anyhow::Result<()>>>,
-    plan: fn(&mut Plan),
+    plan: Planner,
     ground: Arc<Ground>,
 }
+
+/// Changes the plan of a host, at its start and at each restart.
+type Planner = Arc<dyn Fn(&mut Plan) + Send + Sync>;
 
 /// What outlives a restart of the host.
 pub struct Ground {
     pub db: TestDb,
-    namespace: String,
+    pub namespace: String,
     pub dir: tempfile::TempDir,
+}
+
+impl Ground {
+    pub async fn new() -> Arc<Self> {
+        Arc::new(Self {
+            db: fresh_database().await,
+            namespace: format!("test-{}", Uuid::new_v4().simple()),
+            dir: tempfile::tempdir().unwrap(),
+        })
+    }
+}
+
+/// Meta with two Pages.
+pub async fn simulated_meta() -> Arc<GraphSim> {
+    let page = |id: &str, token: &str| SimPage { page_id: id.into(), name: "Lindner Tea".into(), token: token.into() };
+    let config = GraphSimConfig {
+        pages: vec![page(PAGE, PAGE_TOKEN), page(OTHER_PAGE, OTHER_PAGE_TOKEN)],
+        app_id: APP_ID.into(),
+        app_secret: APP_SECRET.into(),
+        requires_proof: true,
+        ..GraphSimConfig::default()
+    };
+    Arc::new(GraphSim::start(config).await.unwrap())
 }
 
 /// The folder of chains that the repository ships, with built components.
@@ -65,26 +99,11 @@ impl Host {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(plan: fn(&mut Plan)) -> Self {
-        let ground = Arc::new(Ground {
-            db: fresh_database().await,
-            namespace: format!("test-{}", Uuid::new_v4().simple()),
-            dir: tempfile::tempdir().unwrap(),
-        });
-        let page = |id: &str, token: &str| SimPage { page_id: id.into(), name: "Lindner Tea".into(), token: token.into() };
-        let graph = GraphSim::start(GraphSimConfig {
-            pages: vec![page(PAGE, "token of the page"), page(OTHER_PAGE, "token of the other page")],
-            app_id: APP_ID.into(),
-            app_secret: APP_SECRET.into(),
-            requires_proof: true,
-            ..GraphSimConfig::default()
-        })
-        .await
-        .unwrap();
-        Self::start_on(ground, Arc::new(graph), plan).await
+    pub async fn start_with(plan: impl Fn(&mut Plan) + Send + Sync + 'static) -> Self {
+        Self::start_on(Ground::new().await, simulated_meta().await, Arc::new(plan)).await
     }
 
-    async fn start_on(ground: Arc<Ground>, graph: Arc<GraphSim>, plan: fn(&mut Plan)) -> Self {
+    async fn start_on(ground: Arc<Ground>, graph: Arc<GraphSim>, plan: Planner) -> Self {
         let mut wanted = Plan { settings: settings(&ground, &graph), secrets: secrets(&ground), roles: Roles { serve: true, work: true } };
         plan(&mut wanted);
         let server = Server::build(wanted.settings, wanted.secrets, wanted.roles).await.unwrap();
@@ -117,7 +136,7 @@ impl Host {
 
     /// Stops the host and starts another on the same database.
     pub async fn restart(mut self) -> Self {
-        let (ground, graph, plan) = (Arc::clone(&self.ground), Arc::clone(&self.graph), self.plan);
+        let (ground, graph, plan) = (Arc::clone(&self.ground), Arc::clone(&self.graph), Arc::clone(&self.plan));
         self.stop.cancel();
         if let Some(task) = self.task.take() {
             task.await.unwrap().unwrap();
@@ -192,6 +211,80 @@ impl Host {
         }
     }
 
+    /// Posts a question that the host has to take, and tells Meta's record of it; gives its id.
+    pub async fn ask(&self, psid: &str, text: &str) -> String {
+        let (mid, status) = self.meta.text(psid, text).await.unwrap();
+        assert_eq!(status, 200, "{text}");
+        self.graph.record_inbound(self.meta.page_id(), psid, &mid, text);
+        mid
+    }
+
+    /// Teaches the sentence that answers [`QUESTION`].
+    pub async fn teach_answer(&self) {
+        self.teach("Shipping to Austria", ANSWER).await;
+    }
+
+    /// The texts that a person got.
+    pub fn got(&self, psid: &str) -> Vec<String> {
+        self.graph.sends_to(psid).into_iter().map(|sent| sent.text).collect()
+    }
+
+    /// A sender of another Page's events.
+    pub fn meta_of(&self, page_id: &str) -> WebhookSender {
+        WebhookSender::new(format!("{}/meta/webhook", self.address), APP_SECRET, page_id).unwrap()
+    }
+
+    /// The rows of a person's outbox in sending order: state, attempts, error code, subcode.
+    pub async fn outbox(&self, psid: &str) -> Vec<(String, i32, Option<i32>, Option<i32>)> {
+        sqlx::query_as("select state, attempts, error_code, error_subcode from outbox where psid = $1 order by seq")
+            .bind(psid)
+            .fetch_all(self.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until a person's outbox rows are in these states.
+    pub async fn until_outbox(&self, psid: &str, states: &[&str]) {
+        self.until(&format!("{psid}'s messages {states:?}"), async || {
+            self.outbox(psid).await.iter().map(|row| row.0.as_str()).eq(states.iter().copied())
+        })
+        .await;
+    }
+
+    /// The reasons of a person's tickets, oldest first.
+    pub async fn tickets(&self, psid: &str) -> Vec<String> {
+        sqlx::query_scalar(
+            "select t.reason from tickets t join conversations c on c.id = t.conversation_id
+             where c.psid = $1 order by t.created_at",
+        )
+        .bind(psid)
+        .fetch_all(self.pool())
+        .await
+        .unwrap()
+    }
+
+    /// Who owns a person's conversation: `bot`, `human` or `not_ours`.
+    pub async fn owner(&self, psid: &str) -> String {
+        sqlx::query_scalar("select state from conversations where psid = $1")
+            .bind(psid)
+            .fetch_one(self.pool())
+            .await
+            .unwrap()
+    }
+
+    /// A Page's state: `active`, `parked` or `stopped`.
+    pub async fn page_state(&self, page_id: &str) -> String {
+        sqlx::query_scalar("select state from pages where page_id = $1").bind(page_id).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// Waits until nothing is unread.
+    pub async fn read_all(&self) {
+        self.until("nothing unread", async || {
+            self.count("select count(*) from inbox where state = 'pending'").await == 0
+        })
+        .await;
+    }
+
     /// One number from the database.
     pub async fn count(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
@@ -241,12 +334,12 @@ fn secrets(ground: &Ground) -> Secrets {
     let redis = std::env::var("REDIS_URL").expect("REDIS_URL must name a Redis for the tests (cargo xtask test sets it)");
     Secrets {
         app_secrets: vec![SecretString::from(APP_SECRET)],
-        verify_token: SecretString::from("a verify token of the tests"),
+        verify_token: SecretString::from(VERIFY_TOKEN),
         admin_token: SecretString::from(ADMIN_TOKEN),
-        page_tokens: [(PAGE, "token of the page"), (OTHER_PAGE, "token of the other page")]
+        page_tokens: [(PAGE, PAGE_TOKEN), (OTHER_PAGE, OTHER_PAGE_TOKEN)]
             .map(|(id, token)| (id.to_owned(), SecretString::from(token)))
             .into(),
-        ticket_webhook: Some(SecretString::from("a webhook secret of the tests")),
+        ticket_webhook: Some(SecretString::from(TICKET_SECRET)),
         database_url: Some(SecretString::from(ground.db.url.clone())),
         redis_url: Some(SecretString::from(redis)),
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::{DateTime, Duration, Utc};
 use frontdesk_server::answer::{DraftOutcome, DraftRequest, ModelSettings, PassageRef, drafter};
 use frontdesk_server::knowledge::{
-    Calibration, EmbedError, Embedder, EmbeddingSettings, Format, Hit, IngestError, Knowledge, NewDocument, Outcome, Purpose,
-    RetrievalSettings, SearchRequest, embedder,
+    Calibration, EmbedError, Embedder, EmbeddingSettings, Format, Hit, IngestError, Knowledge, NewDocument, Outcome,
+    Purpose, RetrievalSettings, SearchRequest, embedder,
 };
 use futures::future::BoxFuture;
 use sqlx::PgPool;
@@ -191,8 +191,15 @@ async fn a_document_is_created_then_unchanged_then_replaced() {
 
     let changed = FAQ.replace("Visa, ", "") + "New?,Yes.,,en\n";
     let replaced = knowledge.add(document("faq.csv", &changed)).await.unwrap();
-    assert_eq!((replaced.outcome, replaced.document_id, replaced.passages), (Outcome::Replaced, created.document_id, 7));
-    assert_eq!(hits(&knowledge, "How much is shipping?").await[0].passage_id, before, "an unchanged passage keeps its id");
+    assert_eq!(
+        (replaced.outcome, replaced.document_id, replaced.passages),
+        (Outcome::Replaced, created.document_id, 7)
+    );
+    assert_eq!(
+        hits(&knowledge, "How much is shipping?").await[0].passage_id,
+        before,
+        "an unchanged passage keeps its id"
+    );
     assert!(!hits(&knowledge, "Which payment methods do you accept?").await[0].text.contains("Visa"));
 
     let relabelled = NewDocument { labels: vec!["x".to_owned()], ..document("faq.csv", &changed) };
@@ -200,7 +207,10 @@ async fn a_document_is_created_then_unchanged_then_replaced() {
 
     let listed = knowledge.list(Some("1")).await.unwrap();
     assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0].passages, listed[0].format.as_str(), listed[0].labels.as_slice()), (7, "csv-faq", &["x".to_owned()][..]));
+    assert_eq!(
+        (listed[0].passages, listed[0].format.as_str(), listed[0].labels.as_slice()),
+        (7, "csv-faq", &["x".to_owned()][..])
+    );
 }
 
 #[tokio::test]
@@ -257,7 +267,8 @@ async fn lexeme_counts_stay_true_through_concurrent_changes() {
 async fn pages_labels_languages_and_validity_filter() {
     let db = fresh_database().await;
     let knowledge = shop(&db.pool).await;
-    let other = NewDocument { page_id: Some("2".to_owned()), ..document("other.txt", "Our secret is lemongrass syrup.") };
+    let other =
+        NewDocument { page_id: Some("2".to_owned()), ..document("other.txt", "Our secret is lemongrass syrup.") };
     knowledge.add(other).await.unwrap();
     let query = "lemongrass syrup";
     assert!(hits(&knowledge, query).await.iter().all(|hit| hit.source != "other.txt"), "another Page's knowledge");
@@ -296,9 +307,17 @@ async fn formats_are_read_and_their_structure_is_kept() {
     assert!(found[0].text.contains("monthly") && !found[0].text.contains("alert"));
     let table = hits(&knowledge, "price of the lid").await;
     assert!(table[0].text.contains("| Lid"), "{}", table[0].text);
-    assert!(hits(&knowledge, "alert home").await.iter().all(|hit| !hit.text.contains("alert") && !hit.text.contains("Home")));
+    assert!(
+        hits(&knowledge, "alert home")
+            .await
+            .iter()
+            .all(|hit| !hit.text.contains("alert") && !hit.text.contains("Home"))
+    );
 
-    let text = NewDocument { format: Some(Format::Text), ..document("https://tea.example/about", "\u{feff}We were founded in 1982.") };
+    let text = NewDocument {
+        format: Some(Format::Text),
+        ..document("https://tea.example/about", "\u{feff}We were founded in 1982.")
+    };
     let added = knowledge.add(text).await.unwrap();
     assert_eq!(added.passages, 1);
     assert_eq!(hits(&knowledge, "When were you founded?").await[0].text, "We were founded in 1982.");
@@ -317,8 +336,14 @@ async fn documents_that_cannot_be_read_say_why_and_change_nothing() {
         (bytes("binary.txt", b"a\0b"), "NUL character at offset 1 (line 1)"),
         (bytes("big.txt", &vec![b'a'; 8 * 1024 * 1024 + 1]), "has 8388609 bytes"),
         (document("", "x"), "source has 0 characters"),
-        (NewDocument { language: Some("klingon".to_owned()), ..document("a.txt", "x") }, "language \"klingon\" is not known"),
-        (NewDocument { valid_from: Some(now()), valid_until: Some(now()), ..document("a.txt", "x") }, "is not after valid_from"),
+        (
+            NewDocument { language: Some("klingon".to_owned()), ..document("a.txt", "x") },
+            "language \"klingon\" is not known",
+        ),
+        (
+            NewDocument { valid_from: Some(now()), valid_until: Some(now()), ..document("a.txt", "x") },
+            "is not after valid_from",
+        ),
     ] {
         let error = knowledge.add(document).await.unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
@@ -332,7 +357,9 @@ async fn questions_without_words_and_odd_questions_do_no_harm() {
     let db = fresh_database().await;
     let knowledge = shop(&db.pool).await;
     assert!(hits(&knowledge, "").await.is_empty());
-    for query in ["???", "👍", "'; drop table passages; --", "a & b | !c <-> (d", "\0\0", "\\ ' \"", &"tea ".repeat(5_000)] {
+    for query in
+        ["???", "👍", "'; drop table passages; --", "a & b | !c <-> (d", "\0\0", "\\ ' \"", &"tea ".repeat(5_000)]
+    {
         let found = knowledge.search(ask(query)).await.unwrap();
         assert!(found.hits.len() <= 5);
     }
@@ -371,10 +398,11 @@ async fn many_replicas_prepare_at_once_and_one_builds() {
 async fn the_vector_index_serves_the_search() {
     let db = fresh_database().await;
     let knowledge = shop(&db.pool).await;
-    let definition: String = sqlx::query_scalar("select indexdef from pg_indexes where indexname like 'passages_hnsw_%'")
-        .fetch_one(&db.pool)
-        .await
-        .unwrap();
+    let definition: String =
+        sqlx::query_scalar("select indexdef from pg_indexes where indexname like 'passages_hnsw_%'")
+            .fetch_one(&db.pool)
+            .await
+            .unwrap();
     assert!(definition.contains("halfvec_cosine_ops") && definition.contains("hash-1024-v1"), "{definition}");
     // An interrupted build leaves an invalid index; the next start must not trust it.
     sqlx::query("update pg_index set indisvalid = false where indexrelid = (select oid from pg_class where relname like 'passages_hnsw_%')")

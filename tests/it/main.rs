@@ -6,9 +6,13 @@
 
 mod database;
 mod host;
+mod model;
 
 mod answers;
+mod crash;
 mod delivery;
 mod embedded;
 mod events;
 mod knowledge;
+mod outage;
+mod takeover;

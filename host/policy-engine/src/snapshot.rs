@@ -59,7 +59,8 @@ impl Readable<'_> {
     /// Reads a configured instance; the result is an ordinary component that starts in that state.
     pub async fn read(&self, store: &mut Store<CallState>, instance: Instance) -> Result<Vec<u8>, String> {
         if store.data().holds_resources() {
-            return Err("it holds a resource of the host's, such as an open stream, after `configure`".to_owned());
+            return Err("it holds a resource of the host's after `configure`, most likely the stream that it printed to: log instead"
+                .to_owned());
         }
         store.data_mut().deadline = far_from_now(READ_DEADLINE_MS);
         store.set_hostcall_fuel(MEMORY_BYTES_MAX * 2);

@@ -84,7 +84,7 @@ impl CallState {
     }
 
     /// Between `configure`, which must depend on nothing, and the hook, which depends on the turn: moves the clocks,
-    /// restarts the random numbers, forgets what was logged and asked.
+    /// restarts the random numbers, forgets what was logged, printed and asked.
     pub fn begin_turn(&mut self, turn: &Turn, lookup: Option<Arc<dyn KnowledgeLookup>>, lookups: u32) {
         self.random = SeededRandom::new(&turn.id);
         self.now_ms = turn.now_ms;
@@ -93,6 +93,7 @@ impl CallState {
         self.logs.clear();
         self.logs_dropped = 0;
         self.host_answers.clear();
+        self.printed.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether the component holds a resource of the host's, such as an open stream.

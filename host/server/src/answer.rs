@@ -161,7 +161,9 @@ pub enum DraftError {
     RateLimited { host: String, status: u16, attempts: u32 },
     #[error("the model at {host} failed with status {status} ({attempts} attempts)")]
     Unavailable { host: String, status: u16, attempts: u32 },
-    #[error("the model at {host} refused the request with status {status} ({kind}); check model.model, model.base_url and the key")]
+    #[error(
+        "the model at {host} refused the request with status {status} ({kind}); check model.model, model.base_url and the key"
+    )]
     Refused { host: String, status: u16, kind: String },
     #[error("the model at {host} sent an answer that cannot be read: {reason}")]
     Malformed { host: String, reason: String },
@@ -208,10 +210,7 @@ pub trait Drafter: Send + Sync + fmt::Debug {
 
 /// Builds the drafter that the settings choose. `embedder` lets the evidence gate compare an answer with passages of
 /// another language; without one such sentences count as unsupported.
-pub fn drafter(
-    settings: &ModelSettings,
-    embedder: Option<Arc<dyn Embedder>>,
-) -> Result<Arc<dyn Drafter>, DraftError> {
+pub fn drafter(settings: &ModelSettings, embedder: Option<Arc<dyn Embedder>>) -> Result<Arc<dyn Drafter>, DraftError> {
     settings.check()?;
     match settings {
         ModelSettings::Extractive { score_min } => Ok(Arc::new(Extractive::new(*score_min))),

@@ -1,7 +1,7 @@
 //! Wires the parts and runs them until stopped. `main`, the tests and the benchmark start the same [`Server`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -98,6 +98,7 @@ impl Server {
             db::pages::upsert(&pool, page).await?;
         }
         let queue = Queue::new(&redis_url, &settings.queue)?;
+        queue.probe().await;
         let tasks = TaskTracker::new();
         let late_tasks = TaskTracker::new();
         let (stop, late_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -154,8 +155,9 @@ impl Server {
             crate::worker::start(&self.app, &self.tasks, &self.stop, &self.late_tasks, &self.late_stop);
             crate::outbox::start(&self.app, &self.tasks, &self.stop);
             crate::tickets::start(&self.app, &self.tasks, &self.stop);
-            crate::health::start(&self.app, &self.tasks, &self.stop);
         }
+        crate::health::start(&self.app, &self.tasks, &self.stop);
+        crate::knowledge::start_reembedding(Arc::clone(&self.app.knowledge), &self.tasks, &self.stop);
         if let Some(listener) = self.listener.take() {
             let stop = self.stop.clone();
             let router = if self.roles.serve {
@@ -184,15 +186,14 @@ impl Server {
 
 /// One recorder for the whole process; tests start several servers in one.
 fn metrics_handle() -> anyhow::Result<PrometheusHandle> {
-    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
+    // Held while the recorder is installed, so that of two servers that start at once one waits for the other's handle.
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*handle {
         return Ok(handle.clone());
     }
-    match PrometheusBuilder::new().install_recorder() {
-        Ok(handle) => Ok(HANDLE.get_or_init(|| handle).clone()),
-        // Lost a race with another server of this process, whose handle is about to be there.
-        Err(error) => HANDLE.get().cloned().ok_or_else(|| anyhow::anyhow!("metrics cannot be installed: {error}")),
-    }
+    let installed = PrometheusBuilder::new().install_recorder()?;
+    Ok(handle.insert(installed).clone())
 }
 
 /// Starts what the secrets give no address for, and returns both addresses.

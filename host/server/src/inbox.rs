@@ -146,6 +146,10 @@ impl Writer {
                 tracing::warn!(%error, deliveries = group.len(), "a group of deliveries was refused; storing each alone");
                 for (delivery, count) in group.into_iter().zip(counts) {
                     let own: Vec<NewEvent> = events.drain(..count).collect();
+                    // The ones before it may have taken longer than Meta waits.
+                    if delivery.done.is_closed() {
+                        continue;
+                    }
                     let result = insert(&self.pool, &own).await;
                     if result.is_ok() {
                         self.wake(&own);
@@ -186,9 +190,17 @@ async fn insert(pool: &PgPool, events: &[NewEvent]) -> sqlx::Result<()> {
     result.map(drop)
 }
 
-/// Whether Postgres looked at the rows and said no, rather than being away.
+/// Whether Postgres looked at the rows and said no, rather than being away: shutting down or starting (class 57), out of
+/// room or connections (53), broken (58, XX), or behind a broken connection (08).
 fn is_refusal(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(_) | sqlx::Error::Encode(_))
+    match error {
+        sqlx::Error::Encode(_) => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            !["08", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
+        }
+        _ => false,
+    }
 }
 
 fn note(error: &sqlx::Error) -> InboxError {

@@ -180,7 +180,10 @@ impl Intake<'_> {
             sent_at: at,
             outbox_id: None,
         };
-        db::messages::insert(&mut *tx, &message).await?;
+        if !db::messages::insert(&mut *tx, &message).await? {
+            // The unsend overtook its message: what Meta delivered now is erased too.
+            db::inbox::erase(&mut *tx, &stored.page_id, &self.conversation.psid, &mid).await?;
+        }
         Ok(())
     }
 

@@ -34,6 +34,7 @@ mod search;
 mod secret;
 mod settings;
 pub mod terms;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ pub use language::{detect as detect_language, known_languages};
 pub use search::{Hit, QUERY_CHARACTERS_MAX, SearchOutcome, SearchRequest, Strategy};
 pub(crate) use secret::{SecretSource, SecretSourceError};
 pub use settings::{EmbeddingSettings, RetrievalSettings};
+pub use upkeep::start_reembedding;
 
 use crate::db::knowledge as db;
 
@@ -63,7 +65,9 @@ pub enum KnowledgeError {
     Embed(#[from] EmbedError),
     #[error("the retrieval settings are wrong: {field} is {found}, expected {expected}")]
     Settings { field: &'static str, found: String, expected: &'static str },
-    #[error("another process has been building the vector index for {waited_s} s; look for CREATE INDEX in pg_stat_activity")]
+    #[error(
+        "another process has been building the vector index for {waited_s} s; look for CREATE INDEX in pg_stat_activity"
+    )]
     IndexBusy { waited_s: u64 },
 }
 
@@ -120,8 +124,7 @@ impl Knowledge {
     /// Makes sure that the current embedding model has its vector index. Safe to call on every start and from many
     /// replicas at once: one builds (without blocking readers or writers), the others wait for it.
     pub async fn prepare(&self) -> Result<Prepared, KnowledgeError> {
-        let index_built =
-            db::ensure_index(&self.pool, self.embedder.model_id(), self.embedder.dimensions()).await?;
+        let index_built = db::ensure_index(&self.pool, self.embedder.model_id(), self.embedder.dimensions()).await?;
         let stale = db::count_stale(&self.pool, self.embedder.model_id()).await?;
         Ok(Prepared { index_built, stale_passages: stale.unsigned_abs() })
     }

@@ -329,6 +329,9 @@ async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallT
     match verdict {
         Verdict::Sent(message_id) => {
             let mut tx = app.pool.begin().await?;
+            // The echo may be applied at this moment. Lock order everywhere: conversation, then outbox rows; the message
+            // below refers to the conversation, which Postgres would lock last and so deadlock with the echo's turn.
+            db::conversations::lock(&mut tx, row.conversation_id).await?;
             db::outbox::mark_sent(&mut *tx, id, Some(message_id)).await?;
             let message = db::messages::NewMessage {
                 conversation_id: row.conversation_id,
@@ -403,32 +406,35 @@ async fn open_delivery_ticket(
     Ok(())
 }
 
-/// Rows that takeovers and closed windows left behind.
+/// Rows that takeovers and closed windows left behind. Each is settled together with its ticket: a crash in between would
+/// leave a customer without an answer and nobody to know.
 async fn settle_unsendable(app: &App) {
-    let settled = match db::outbox::settle_unsendable(&app.pool, 500).await {
-        Ok(settled) => settled,
+    let rows = match db::outbox::unsendable(&app.pool, 500).await {
+        Ok(rows) => rows,
         Err(error) => {
-            tracing::error!(%error, "unsendable messages could not be settled");
+            tracing::error!(%error, "unsendable messages could not be read");
             return;
         }
     };
-    for (id, conversation_id, state) in settled {
-        metrics::counter!("frontdesk_outbox_unsendable_total", "state" => state.clone()).increment(1);
-        if state == "failed"
-            && let Err(error) = ticket_for(app, id, conversation_id, "window-closed").await
-        {
-            tracing::error!(%error, outbox = %id, "no ticket could be opened for a message past its window");
+    for (id, conversation_id) in rows {
+        match settle_one_unsendable(app, id, conversation_id).await {
+            Ok(Some(state)) => metrics::counter!("frontdesk_outbox_unsendable_total", "state" => state).increment(1),
+            // Claimed or settled meanwhile.
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, outbox = %id, "an unsendable message could not be settled"),
         }
     }
 }
 
-async fn ticket_for(app: &App, id: Uuid, conversation_id: Uuid, reason: &str) -> sqlx::Result<()> {
+async fn settle_one_unsendable(app: &App, id: Uuid, conversation_id: Uuid) -> sqlx::Result<Option<String>> {
     let mut tx = app.pool.begin().await?;
-    if let Some(row) = db::outbox::get(&mut *tx, id).await? {
-        let error = row.error.unwrap_or_default();
-        open_delivery_ticket(app, &mut tx, conversation_id, &row.page_id, reason, &error).await?;
+    db::conversations::lock(&mut tx, conversation_id).await?;
+    let Some((page_id, state, error)) = db::outbox::settle_unsendable(&mut *tx, id).await? else { return Ok(None) };
+    if state == "failed" {
+        open_delivery_ticket(app, &mut tx, conversation_id, &page_id, "window-closed", &error).await?;
     }
-    tx.commit().await
+    tx.commit().await?;
+    Ok(Some(state))
 }
 
 /// Looks up sends whose result is not known.

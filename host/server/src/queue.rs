@@ -102,6 +102,15 @@ impl Queue {
         self.healthy.load(Ordering::Relaxed)
     }
 
+    /// Asks Redis whether it answers, so that the health page tells the truth before the first wake-up.
+    pub async fn probe(&self) {
+        let asked = async { redis::cmd("PING").query_async::<()>(&mut self.connect(false).await?).await };
+        match asked.await {
+            Ok(()) => self.note_contact(),
+            Err(error) => tracing::error!(%error, "Redis is away; the sweeper carries on without it"),
+        }
+    }
+
     /// Starts the writer of wake-ups.
     pub fn start_sender(&self, tasks: &TaskTracker, stop: &CancellationToken) -> WakeUps {
         let (sender, receiver) = mpsc::channel(BUFFER);

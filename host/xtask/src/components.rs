@@ -13,7 +13,7 @@ use crate::workspace::{Workspace, on_path};
 const TARGET: &str = "wasm32-wasip2";
 const PROFILE: &str = "component";
 const POLICIES: [&str; 4] = ["classify-rules", "tone-brand", "filter-safety", "escalate-default"];
-const GUESTS: [&str; 2] = ["guest-misbehaving", "guest-wrong-world"];
+const GUESTS: [&str; 3] = ["guest-misbehaving", "guest-obedient", "guest-wrong-world"];
 
 /// The folder of the first-party components.
 pub fn policies_dir(workspace: &Workspace) -> PathBuf {

@@ -28,7 +28,7 @@ impl Scores {
         let hits = rules.phrases.find(&scan.words);
         let mut scores =
             Self { doubt: vec![1.0; rules.labels.len()], rest: scan.words.len(), spare_words: rules.spare_words };
-        let judge = Judge { rules, scan, hits: &hits, language: language_number(rules, turn, scan) };
+        let judge = Judge::new(rules, turn, scan, &hits);
         let mut covered = vec![false; scan.words.len()];
         let mut signs: Vec<Sign> = Vec::new();
         for hit in &hits {
@@ -104,16 +104,50 @@ struct Sign {
 struct Judge<'a> {
     rules: &'a Rules,
     scan: &'a Scan,
-    hits: &'a [Hit],
+    /// What is taken back, with the sentence; sorted.
+    taken_back: Vec<(TakenBack, u16)>,
+    /// Negations that hold: the last word and the language; by the word.
+    negations: Vec<(u32, u8)>,
     /// Number of the detected language; 0 when it is not known or not to be believed.
     language: u8,
 }
 
-impl Judge<'_> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TakenBack {
+    Rule(u16),
+    NegationsOf(u8),
+}
+
+impl<'a> Judge<'a> {
+    fn new(rules: &'a Rules, turn: &Turn, scan: &'a Scan, hits: &[Hit]) -> Self {
+        let sentence = |hit: &Hit| scan.words.items()[hit.first as usize].sentence;
+        let mut taken_back: Vec<(TakenBack, u16)> = (hits.iter())
+            .filter_map(|hit| match rules.roles[hit.phrase as usize] {
+                Role::Unless(rule) => Some((TakenBack::Rule(rule), sentence(hit))),
+                Role::NotNegation(language) => Some((TakenBack::NegationsOf(language), sentence(hit))),
+                Role::Sign(_) | Role::Negation(_) => None,
+            })
+            .collect();
+        taken_back.sort_unstable();
+        let negations = (hits.iter())
+            .filter_map(|hit| match rules.roles[hit.phrase as usize] {
+                Role::Negation(language) => Some((hit, language)),
+                _ => None,
+            })
+            .filter(|(hit, of)| taken_back.binary_search(&(TakenBack::NegationsOf(*of), sentence(hit))).is_err())
+            .map(|(hit, language)| (hit.last, language))
+            .collect();
+        let mut judge = Self { rules, scan, taken_back, negations, language: language_number(rules, turn, scan) };
+        judge.negations.sort_unstable();
+        judge
+    }
+
     /// What the hit is worth; `None` when it does not count.
     fn weight(&self, hit: &Hit, rule_index: u16) -> Option<f32> {
         let rule = &self.rules.rules[rule_index as usize];
-        if rule.obfuscated_only && !hit.obfuscated || self.is_taken_back(hit, Role::Unless(rule_index)) {
+        let sentence = self.scan.words.items()[hit.first as usize].sentence;
+        let taken_back = || self.taken_back.binary_search(&(TakenBack::Rule(rule_index), sentence)).is_ok();
+        if rule.obfuscated_only && !hit.obfuscated || taken_back() {
             return None;
         }
         let negated = || self.is_negated(hit, rule.language);
@@ -126,27 +160,14 @@ impl Judge<'_> {
         Some(if foreign { rule.weight * self.rules.other_language_factor } else { rule.weight })
     }
 
-    fn is_taken_back(&self, hit: &Hit, role: Role) -> bool {
-        let sentence = self.sentence(hit.first);
-        self.hits
-            .iter()
-            .any(|other| self.rules.roles[other.phrase as usize] == role && self.sentence(other.first) == sentence)
-    }
-
+    /// Whether a negation of the language (0: of any) stands before the hit, in reach and in the same clause.
     fn is_negated(&self, hit: &Hit, language: u8) -> bool {
-        let clause = self.scan.words.items()[hit.first as usize].clause;
-        self.hits.iter().any(|other| {
-            let Role::Negation(of) = self.rules.roles[other.phrase as usize] else { return false };
-            (language == 0 || of == language)
-                && other.last < hit.first
-                && hit.first - other.last <= NEGATION_REACH_WORDS
-                && self.scan.words.items()[other.last as usize].clause == clause
-                && !self.is_taken_back(other, Role::NotNegation(of))
-        })
-    }
-
-    fn sentence(&self, word: u32) -> u16 {
-        self.scan.words.items()[word as usize].sentence
+        let items = self.scan.words.items();
+        let clause = items[hit.first as usize].clause;
+        let before = self.negations.partition_point(|(last, _)| *last < hit.first);
+        (self.negations[..before].iter().rev())
+            .take_while(|(last, _)| hit.first - last <= NEGATION_REACH_WORDS)
+            .any(|(last, of)| (language == 0 || *of == language) && items[*last as usize].clause == clause)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The components are built by `cargo xtask components --guests`, not by these tests.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "in a test, a failed expectation is the message")]
+
 mod chain;
 mod faults;
 mod limits;

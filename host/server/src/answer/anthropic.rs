@@ -55,8 +55,11 @@ impl Anthropic {
         let mut headers = HeaderMap::new();
         headers.insert("anthropic-version", HeaderValue::from_static(VERSION));
         if let Some(key) = source.read("model.api_key")? {
-            let mut value = HeaderValue::from_str(key.expose_secret())
-                .map_err(|_| DraftError::Settings { field: "api_key", found: "not printable".to_owned(), expected: "printable ASCII" })?;
+            let mut value = HeaderValue::from_str(key.expose_secret()).map_err(|_| DraftError::Settings {
+                field: "api_key",
+                found: "not printable".to_owned(),
+                expected: "printable ASCII",
+            })?;
             value.set_sensitive(true);
             headers.insert("x-api-key", value);
         }

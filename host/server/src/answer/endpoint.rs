@@ -34,7 +34,12 @@ enum Failure {
 }
 
 impl Endpoint {
-    pub fn new(settings: &EndpointSettings, base_url: &str, path: &str, headers: HeaderMap) -> Result<Self, DraftError> {
+    pub fn new(
+        settings: &EndpointSettings,
+        base_url: &str,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Self, DraftError> {
         let expected = "an http or https address such as https://api.openai.com/v1";
         let wrong = |found: String| DraftError::Settings { field: "base_url", found, expected };
         let text = format!("{}{path}", base_url.trim_end_matches('/'));
@@ -86,7 +91,10 @@ impl Endpoint {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
             if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {
-                return Err(Failure::Final(DraftError::TooLarge { host: self.host.clone(), limit: RESPONSE_BYTES_MAX }));
+                return Err(Failure::Final(DraftError::TooLarge {
+                    host: self.host.clone(),
+                    limit: RESPONSE_BYTES_MAX,
+                }));
             }
             bytes.extend_from_slice(&chunk);
         }

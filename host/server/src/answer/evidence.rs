@@ -81,8 +81,7 @@ pub async fn gate(
 fn tally(kept: &[CitedSentence], cut: &[CitedSentence], passages: &[PassageRef]) -> Evidence {
     let supports: Vec<f32> = kept.iter().filter(|s| s.factual).map(|s| s.support).collect();
     let cited: HashSet<&str> = kept.iter().flat_map(|s| s.passage_ids.iter().map(String::as_str)).collect();
-    let best_score =
-        passages.iter().filter(|p| cited.contains(p.id.as_str())).map(|p| p.score).fold(0.0, f32::max);
+    let best_score = passages.iter().filter(|p| cited.contains(p.id.as_str())).map(|p| p.score).fold(0.0, f32::max);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let factual = supports.len() + cut.len();
     let evidence =
@@ -118,7 +117,13 @@ impl<'a> Carrier<'a> {
             .into_iter()
             .map(|sentence| (stems.content(sentence).into_iter().collect(), is_negated(sentence)))
             .collect();
-        Self { passage, stems: stems.all(&full).into_iter().collect(), exacts: exacts(&full).into_iter().collect(), sentences, language }
+        Self {
+            passage,
+            stems: stems.all(&full).into_iter().collect(),
+            exacts: exacts(&full).into_iter().collect(),
+            sentences,
+            language,
+        }
     }
 }
 
@@ -146,9 +151,8 @@ async fn judge(
         Some(problem) => (0.0, Some(problem)),
         None => weigh(&text, &cited, embedder).await?,
     };
-    let problem = problem.or_else(|| {
-        (support < settings.support_min).then(|| "its words are not in the passages".to_owned())
-    });
+    let problem =
+        problem.or_else(|| (support < settings.support_min).then(|| "its words are not in the passages".to_owned()));
     if passage_ids.is_empty() && problem.is_none() {
         passage_ids.extend(nearest(&text, &cited));
     }
@@ -220,7 +224,8 @@ async fn similarity(text: &str, cited: &[&Carrier<'_>], embedder: &Arc<dyn Embed
 
 /// The cited passage that shares most words with the sentence.
 fn nearest(text: &str, cited: &[&Carrier]) -> Option<String> {
-    let score = |carrier: &Carrier| (coverage(&Stems::new(carrier.language.as_deref()), text, &[carrier]) * 1_000.0) as u32;
+    let score =
+        |carrier: &Carrier| (coverage(&Stems::new(carrier.language.as_deref()), text, &[carrier]) * 1_000.0) as u32;
     // max_by_key takes the last of equals; the first is the better passage.
     cited.iter().rev().max_by_key(|carrier| score(carrier)).map(|carrier| carrier.passage.id.clone())
 }
@@ -249,10 +254,61 @@ fn contradicts(text: &str, cited: &[&Carrier]) -> bool {
 
 /// Words that deny, folded as [`words`] folds them, of the languages whose fillers are known.
 const NEGATIONS: &[&str] = &[
-    "not", "no", "never", "cannot", "cant", "dont", "doesnt", "didnt", "wont", "isnt", "arent", "wasnt", "couldnt", "shouldnt",
-    "without", "neither", "nor", "unfortunately", "unable", "impossible", "nicht", "kein", "keine", "keinen", "keinem", "keiner",
-    "keines", "nie", "niemals", "ohne", "leider", "weder", "nunca", "jamas", "sin", "tampoco", "pas", "jamais", "aucun", "aucune",
-    "sans", "ni", "non", "mai", "nessun", "nessuna", "senza", "nao", "nem", "nenhum", "nenhuma", "sem", "niet", "geen", "nooit",
+    "not",
+    "no",
+    "never",
+    "cannot",
+    "cant",
+    "dont",
+    "doesnt",
+    "didnt",
+    "wont",
+    "isnt",
+    "arent",
+    "wasnt",
+    "couldnt",
+    "shouldnt",
+    "without",
+    "neither",
+    "nor",
+    "unfortunately",
+    "unable",
+    "impossible",
+    "nicht",
+    "kein",
+    "keine",
+    "keinen",
+    "keinem",
+    "keiner",
+    "keines",
+    "nie",
+    "niemals",
+    "ohne",
+    "leider",
+    "weder",
+    "nunca",
+    "jamas",
+    "sin",
+    "tampoco",
+    "pas",
+    "jamais",
+    "aucun",
+    "aucune",
+    "sans",
+    "ni",
+    "non",
+    "mai",
+    "nessun",
+    "nessuna",
+    "senza",
+    "nao",
+    "nem",
+    "nenhum",
+    "nenhuma",
+    "sem",
+    "niet",
+    "geen",
+    "nooit",
     "zonder",
 ];
 
@@ -263,7 +319,9 @@ fn is_negated(text: &str) -> bool {
 /// Numbers and addresses in a comparable form: `4,90 €` and `4.90 EUR` give `4.9`; `1.000` gives `1000`.
 fn exacts(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for token in text.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | '<' | '>' | '"' | '|' | '*' | '[' | ']')) {
+    for token in
+        text.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | '<' | '>' | '"' | '|' | '*' | '[' | ']'))
+    {
         let token = token.trim_matches(|c: char| !c.is_alphanumeric());
         if let Some(address) = address(token) {
             found.push(address);

@@ -1,13 +1,25 @@
 use super::*;
 
 fn passage(id: &str, text: &str) -> PassageRef {
-    PassageRef { id: id.to_owned(), text: text.to_owned(), score: 0.9, language: Some("en".to_owned()), ..PassageRef::default() }
+    PassageRef {
+        id: id.to_owned(),
+        text: text.to_owned(),
+        score: 0.9,
+        language: Some("en".to_owned()),
+        ..PassageRef::default()
+    }
 }
 
 fn shop() -> Vec<PassageRef> {
     vec![
-        passage("ship", "We ship to Austria and Germany within 3 working days. Shipping costs 4,90 EUR. We do not ship to Japan."),
-        passage("return", "You can return unopened tea within 30 days. Write to help@tea.example or see https://tea.example/returns."),
+        passage(
+            "ship",
+            "We ship to Austria and Germany within 3 working days. Shipping costs 4,90 EUR. We do not ship to Japan.",
+        ),
+        passage(
+            "return",
+            "You can return unopened tea within 30 days. Write to help@tea.example or see https://tea.example/returns.",
+        ),
     ]
 }
 
@@ -60,7 +72,8 @@ async fn invented_facts_are_cut() {
 
 #[tokio::test]
 async fn courtesies_stay_and_count_for_nothing() {
-    let gated = gated(&[("Hello Anna!", &[]), ("We ship to Austria.", &["ship"]), ("We also sell cars.", &["ship"])]).await;
+    let gated =
+        gated(&[("Hello Anna!", &[]), ("We ship to Austria.", &["ship"]), ("We also sell cars.", &["ship"])]).await;
     assert_eq!(gated.kept.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), ["Hello Anna!", "We ship to Austria."]);
     assert_eq!((gated.evidence.sentences, gated.evidence.supported), (2, 1));
     // share 1/2 * support 1 * (0.5 + 0.5 * 0.9)
@@ -76,7 +89,12 @@ async fn a_sentence_without_citation_is_held_against_all_passages_and_gets_one()
 
 #[tokio::test]
 async fn another_language_needs_an_embedder_that_understands() {
-    let drafted = || vec![DraftedSentence { text: "Sie können ungeöffneten Tee innerhalb von 30 Tagen zurückgeben.".to_owned(), passage_ids: vec!["return".to_owned()] }];
+    let drafted = || {
+        vec![DraftedSentence {
+            text: "Sie können ungeöffneten Tee innerhalb von 30 Tagen zurückgeben.".to_owned(),
+            passage_ids: vec!["return".to_owned()],
+        }]
+    };
     let settings = EvidenceSettings::default();
     assert!(!gate(drafted(), &shop(), None, settings).await.unwrap().has_facts());
     let hash = crate::knowledge::embedder(&crate::knowledge::EmbeddingSettings::default()).unwrap();
@@ -84,7 +102,10 @@ async fn another_language_needs_an_embedder_that_understands() {
     let constant: Arc<dyn Embedder> = Arc::new(Constant);
     assert!(gate(drafted(), &shop(), Some(&constant), settings).await.unwrap().has_facts());
     // The embedder cannot vouch for a number.
-    let wrong = vec![DraftedSentence { text: "Sie können ungeöffneten Tee innerhalb von 60 Tagen zurückgeben.".to_owned(), passage_ids: vec!["return".to_owned()] }];
+    let wrong = vec![DraftedSentence {
+        text: "Sie können ungeöffneten Tee innerhalb von 60 Tagen zurückgeben.".to_owned(),
+        passage_ids: vec!["return".to_owned()],
+    }];
     assert!(!gate(wrong, &shop(), Some(&constant), settings).await.unwrap().has_facts());
 }
 
@@ -113,7 +134,9 @@ impl Embedder for Constant {
 
 #[test]
 fn numbers_and_addresses_have_one_form() {
-    for (a, b) in [("4,90 €", "EUR 4.90"), ("1.000,50", "1,000.5"), ("1'000", "1000"), ("3-5 days", "3 to 5"), ("30 Tage.", "30")] {
+    for (a, b) in
+        [("4,90 €", "EUR 4.90"), ("1.000,50", "1,000.5"), ("1'000", "1000"), ("3-5 days", "3 to 5"), ("30 Tage.", "30")]
+    {
         assert_eq!(exacts(a), exacts(b), "{a} {b}");
     }
     assert_eq!(exacts("see https://www.Tea.example/a/ or a@b.example."), ["tea.example/a", "a@b.example"]);

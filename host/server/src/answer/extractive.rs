@@ -80,7 +80,9 @@ fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef) -> Option<Quotatio
     if passage.question.is_some() || all.len() <= SENTENCES_MAX && !passage.text.contains("|--") && fits(&all) {
         let question = passage.question.as_deref().unwrap_or_default();
         let coverage = covered(&stems, &wanted, &[question], &all);
-        return fits(&all).then_some(Quotation { passage, sentences: all, coverage }).filter(|q| !q.sentences.is_empty());
+        return fits(&all)
+            .then_some(Quotation { passage, sentences: all, coverage })
+            .filter(|q| !q.sentences.is_empty());
     }
     let mut best: Option<Quotation> = None;
     for start in 0..all.len() {
@@ -207,11 +209,18 @@ mod tests {
     use super::*;
 
     fn prose(text: &str, score: f32) -> PassageRef {
-        PassageRef { id: "p".to_owned(), text: text.to_owned(), score, language: Some("en".to_owned()), ..PassageRef::default() }
+        PassageRef {
+            id: "p".to_owned(),
+            text: text.to_owned(),
+            score,
+            language: Some("en".to_owned()),
+            ..PassageRef::default()
+        }
     }
 
     fn answer(question: &str, passages: Vec<PassageRef>, max_characters: usize) -> DraftOutcome {
-        let request = DraftRequest { question: question.to_owned(), passages, max_characters, ..DraftRequest::default() };
+        let request =
+            DraftRequest { question: question.to_owned(), passages, max_characters, ..DraftRequest::default() };
         Extractive::new(0.55).answer(&request)
     }
 
@@ -229,7 +238,10 @@ mod tests {
         for (question, expected) in [
             ("Do you ship to Austria?", "We ship to Austria and Germany."),
             ("Where is your shop?", "Our shop is in Graz."),
-            ("When do parcels arrive and what does shipping cost?", "Parcels arrive within 3 days. Shipping costs 4.90 EUR."),
+            (
+                "When do parcels arrive and what does shipping cost?",
+                "Parcels arrive within 3 days. Shipping costs 4.90 EUR.",
+            ),
         ] {
             assert_eq!(text(answer(question, vec![prose(SHOP, 0.8)], 0)), expected, "{question}");
         }
@@ -237,13 +249,16 @@ mod tests {
 
     #[test]
     fn answers_of_a_faq_are_given_whole() {
-        let entry = PassageRef { question: Some("Do you ship?".to_owned()), ..prose("Yes.\n\nTo Austria. And Germany.", 0.9) };
+        let entry =
+            PassageRef { question: Some("Do you ship?".to_owned()), ..prose("Yes.\n\nTo Austria. And Germany.", 0.9) };
         assert_eq!(text(answer("do you ship", vec![entry], 0)), "Yes.\n\nTo Austria. And Germany.");
     }
 
     #[test]
     fn every_sentence_is_the_passages_own_and_cites_it() {
-        let DraftOutcome::Drafted(drafted) = answer("shipping costs", vec![prose(SHOP, 0.8)], 0) else { panic!("declined") };
+        let DraftOutcome::Drafted(drafted) = answer("shipping costs", vec![prose(SHOP, 0.8)], 0) else {
+            panic!("declined")
+        };
         assert!(drafted.sentences.iter().all(|s| SHOP.contains(&s.text) && s.passage_ids == ["p"] && s.support == 1.0));
         assert_eq!(drafted.evidence.sentences, drafted.evidence.supported);
         assert!((drafted.evidence.confidence - 0.9).abs() < 1e-6);
@@ -254,7 +269,10 @@ mod tests {
         let table = prose("| Tea | 100 g |\n|---|---|\n| Sencha | 12.50 EUR |\n| Assam | 9 EUR |", 0.9);
         assert_eq!(text(answer("price of sencha", vec![table], 0)), "Tea: Sencha, 100 g: 12.50 EUR");
         let marked = prose("**Returns** go to [our form](https://tea.example/r), see `help`.", 0.9);
-        assert_eq!(text(answer("returns form", vec![marked], 0)), "Returns go to our form (https://tea.example/r), see help.");
+        assert_eq!(
+            text(answer("returns form", vec![marked], 0)),
+            "Returns go to our form (https://tea.example/r), see help."
+        );
     }
 
     #[test]
@@ -267,6 +285,9 @@ mod tests {
             assert!(matches!(outcome, DraftOutcome::Declined(_)), "{outcome:?}");
         }
         assert!(matches!(answer("Do you ship to Austria?", vec![prose(SHOP, 0.55)], 0), DraftOutcome::Drafted(_)));
-        assert_eq!(text(answer("Do you ship to Austria?", vec![prose(SHOP, 0.9)], 31)), "We ship to Austria and Germany.");
+        assert_eq!(
+            text(answer("Do you ship to Austria?", vec![prose(SHOP, 0.9)], 31)),
+            "We ship to Austria and Germany."
+        );
     }
 }

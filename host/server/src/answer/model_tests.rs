@@ -101,7 +101,8 @@ fn drafted(outcome: Result<DraftOutcome, DraftError>) -> Drafted {
 
 #[tokio::test]
 async fn openai_answers_are_cited_and_gated() {
-    let says = "Hello! Yes, we ship to Austria [1]. Shipping is free for members of our club [1]. It costs 4.90 EUR. [1]";
+    let says =
+        "Hello! Yes, we ship to Austria [1]. Shipping is free for members of our club [1]. It costs 4.90 EUR. [1]";
     let (outcome, service) = ask_openai(vec![openai_says(says)]).await;
     let drafted = drafted(outcome);
     assert_eq!(drafted.text, "Hello! Yes, we ship to Austria. It costs 4.90 EUR.");
@@ -153,7 +154,9 @@ async fn inventions_and_refusals_are_declined() {
         openai_says("We were founded in 1850 by three monks [1]. Elephants are welcome [1]."),
         openai_says("Hello there! Thanks for asking."),
         openai_says(""),
-        ok(json!({ "choices": [{ "finish_reason": "content_filter", "message": { "content": "We ship to Austria [1]." } }] })),
+        ok(
+            json!({ "choices": [{ "finish_reason": "content_filter", "message": { "content": "We ship to Austria [1]." } }] }),
+        ),
         ok(json!({ "choices": [{ "finish_reason": "length", "message": { "content": "We ship to Austria and" } }] })),
     ] {
         let (outcome, _) = ask_openai(vec![answer.clone()]).await;
@@ -180,7 +183,10 @@ async fn passing_troubles_are_tried_again_and_only_so_often() {
     }
     let (outcome, service) = ask_openai(vec![failed(503)]).await;
     let error = outcome.unwrap_err();
-    assert!(matches!(error, DraftError::Unavailable { status: 503, attempts: 3, .. }) && error.is_retryable(), "{error}");
+    assert!(
+        matches!(error, DraftError::Unavailable { status: 503, attempts: 3, .. }) && error.is_retryable(),
+        "{error}"
+    );
     assert_eq!(service.seen.lock().unwrap().len(), 3);
 }
 
@@ -269,7 +275,8 @@ async fn remote_embeddings_of_the_wrong_shape_are_refused() {
         (failed(401), "answered 401"),
     ] {
         let (address, _) = serve(vec![answer]).await;
-        let error: EmbedError = embedder(&remote_embedder(&address)).unwrap().embed(&texts, Purpose::Passage).await.unwrap_err();
+        let error: EmbedError =
+            embedder(&remote_embedder(&address)).unwrap().embed(&texts, Purpose::Passage).await.unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
         assert!(!error.is_retryable());
     }

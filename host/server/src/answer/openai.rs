@@ -57,8 +57,13 @@ impl OpenAi {
         let source = SecretSource { env: settings.api_key_env.clone(), file: settings.api_key_file.clone() };
         let mut headers = HeaderMap::new();
         if let Some(key) = source.read("model.api_key")? {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
-                .map_err(|_| DraftError::Settings { field: "api_key", found: "not printable".to_owned(), expected: "printable ASCII" })?;
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).map_err(|_| {
+                DraftError::Settings {
+                    field: "api_key",
+                    found: "not printable".to_owned(),
+                    expected: "printable ASCII",
+                }
+            })?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
@@ -89,7 +94,8 @@ impl Wire for OpenAi {
             let answer = self.endpoint.post(&body).await?;
             let malformed = |reason: String| DraftError::Malformed { host: self.endpoint.host().to_owned(), reason };
             let response: Response = serde_json::from_value(answer).map_err(|error| malformed(error.to_string()))?;
-            let choice = response.choices.into_iter().next().ok_or_else(|| malformed("it has no choices".to_owned()))?;
+            let choice =
+                response.choices.into_iter().next().ok_or_else(|| malformed("it has no choices".to_owned()))?;
             let usage = response.usage.unwrap_or_default();
             let finish = choice.finish_reason.unwrap_or_default();
             Ok(Completion {

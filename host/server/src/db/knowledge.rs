@@ -164,25 +164,30 @@ pub async fn delete_document(pool: &PgPool, document_id: Uuid) -> sqlx::Result<b
         .await?;
     let Some(scope) = scope else { return Ok(false) };
     lock_scope(&mut transaction, &scope).await?;
-    let done =
-        sqlx::query("delete from documents where id = $1").bind(document_id).execute(&mut *transaction).await?;
+    let done = sqlx::query("delete from documents where id = $1").bind(document_id).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// Changes to one scope's passages take turns, so that two of them never wait for each other's lexeme counts.
 async fn lock_scope(connection: &mut PgConnection, scope: &str) -> sqlx::Result<()> {
-    sqlx::query("select pg_advisory_xact_lock($1, hashtext($2))").bind(LOCK_SCOPE).bind(scope).execute(connection).await?;
+    sqlx::query("select pg_advisory_xact_lock($1, hashtext($2))")
+        .bind(LOCK_SCOPE)
+        .bind(scope)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
 /// Id and content hash of a stored document.
 pub async fn find_document(pool: &PgPool, page_id: Option<&str>, source: &str) -> sqlx::Result<Option<(Uuid, String)>> {
-    sqlx::query_as("select id, content_hash from documents where coalesce(page_id, '') = coalesce($1, '') and source = $2")
-        .bind(page_id)
-        .bind(source)
-        .fetch_optional(pool)
-        .await
+    sqlx::query_as(
+        "select id, content_hash from documents where coalesce(page_id, '') = coalesce($1, '') and source = $2",
+    )
+    .bind(page_id)
+    .bind(source)
+    .fetch_optional(pool)
+    .await
 }
 
 pub async fn count_passages(pool: &PgPool, document_id: Uuid) -> sqlx::Result<i64> {

@@ -36,14 +36,16 @@ pub struct StoredMessage {
 const COLUMNS: &str =
     "id, mid, author, source, text, payload, attachments, sent_at, turn_id, edited_at, deleted_at";
 
-/// Stores a message once; a repetition, or one that was unsent meanwhile, changes nothing.
+/// Stores a message once; a repetition, or one that was unsent meanwhile, changes nothing. False: it was unsent before it
+/// came, so nothing of its content may be kept anywhere.
 pub async fn insert(db: impl PgExecutor<'_>, message: &NewMessage<'_>) -> sqlx::Result<bool> {
-    let done = sqlx::query(
+    sqlx::query_scalar(
         "insert into messages (conversation_id, mid, author, source, text, payload, attachments, sent_at, outbox_id)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict (conversation_id, mid) do update set
            outbox_id = coalesce(messages.outbox_id, excluded.outbox_id),
-           sent_at = least(messages.sent_at, excluded.sent_at)",
+           sent_at = least(messages.sent_at, excluded.sent_at)
+         returning deleted_at is null",
     )
     .bind(message.conversation_id)
     .bind(message.mid)
@@ -54,9 +56,8 @@ pub async fn insert(db: impl PgExecutor<'_>, message: &NewMessage<'_>) -> sqlx::
     .bind(&message.attachments)
     .bind(message.sent_at)
     .bind(message.outbox_id)
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected() > 0)
+    .fetch_one(db)
+    .await
 }
 
 /// Changes the text of an edited message. An edit that overtook its message stores the message with the new text.

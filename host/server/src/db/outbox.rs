@@ -119,23 +119,36 @@ pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64) -> sqlx::Result<
     .await
 }
 
-/// Bot rows that can no longer go out: another epoch, or the window has closed. Each is settled once.
-pub async fn settle_unsendable(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid, String)>> {
+/// Bot rows that can no longer go out, with their conversations: another epoch, or the window has closed.
+pub async fn unsendable(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
     sqlx::query_as(
-        "with dead as (
-           select o.id, case when c.epoch <> o.epoch or c.state = 'not_ours' then 'void' else 'failed' end as state
-           from outbox o join conversations c on c.id = o.conversation_id
-           where o.state = 'queued' and o.author = 'bot'
-             and (c.epoch <> o.epoch or c.state = 'not_ours' or c.window_closes_at is null or c.window_closes_at <= now())
-           limit $1 for update of o skip locked)
-         update outbox o set state = dead.state, settled_at = now(),
-                error = case dead.state when 'void' then 'the conversation was taken over'
-                                        else 'the messaging window has closed' end
-         from dead where o.id = dead.id
-         returning o.id, o.conversation_id, o.state",
+        "select o.id, o.conversation_id from outbox o join conversations c on c.id = o.conversation_id
+         where o.state = 'queued' and o.author = 'bot'
+           and (c.epoch <> o.epoch or c.state = 'not_ours' or c.window_closes_at is null or c.window_closes_at <= now())
+         limit $1",
     )
     .bind(limit)
     .fetch_all(pool)
+    .await
+}
+
+/// Settles one of them, if it still cannot go out. Returns its Page, its new state and the reason.
+pub async fn settle_unsendable(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+) -> sqlx::Result<Option<(String, String, String)>> {
+    sqlx::query_as(
+        "update outbox o set settled_at = now(),
+                state = case when c.epoch <> o.epoch or c.state = 'not_ours' then 'void' else 'failed' end,
+                error = case when c.epoch <> o.epoch or c.state = 'not_ours' then 'the conversation was taken over'
+                             else 'the messaging window has closed' end
+         from conversations c
+         where o.id = $1 and c.id = o.conversation_id and o.state = 'queued' and o.author = 'bot'
+           and (c.epoch <> o.epoch or c.state = 'not_ours' or c.window_closes_at is null or c.window_closes_at <= now())
+         returning o.page_id, o.state, o.error",
+    )
+    .bind(id)
+    .fetch_optional(db)
     .await
 }
 

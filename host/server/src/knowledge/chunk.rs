@@ -156,7 +156,8 @@ fn blocks(body: &str) -> Vec<Block<'_>> {
             continue;
         }
         blocks.push(Block::Prose(body.get(prose_start..at).unwrap_or_default()));
-        let rows: Vec<&str> = lines.iter().skip(index).map(|(_, row)| *row).take_while(|row| row.contains('|')).collect();
+        let rows: Vec<&str> =
+            lines.iter().skip(index).map(|(_, row)| *row).take_while(|row| row.contains('|')).collect();
         index += rows.len();
         prose_start = lines.get(index).map_or(body.len(), |(offset, _)| *offset);
         blocks.push(Block::Table(rows.into_iter().map(str::trim).collect()));

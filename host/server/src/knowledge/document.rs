@@ -101,7 +101,9 @@ pub enum IngestError {
     TooLarge { source_name: String, found: usize },
     #[error("\"{source_name}\" becomes {found} passages, at most {PASSAGES_PER_DOCUMENT_MAX} are taken: split it")]
     TooManyPassages { source_name: String, found: usize },
-    #[error("\"{source_name}\" is not UTF-8: byte 0x{byte:02x} at offset {offset} (line {line}); save it as UTF-8 and try again")]
+    #[error(
+        "\"{source_name}\" is not UTF-8: byte 0x{byte:02x} at offset {offset} (line {line}); save it as UTF-8 and try again"
+    )]
     NotUtf8 { source_name: String, byte: u8, offset: usize, line: usize },
     #[error("\"{source_name}\" holds a NUL character at offset {offset} (line {line}); is it a text file?")]
     Nul { source_name: String, offset: usize, line: usize },
@@ -113,7 +115,9 @@ pub enum IngestError {
     Language { found: String, expected: String },
     #[error("valid_until ({until}) is not after valid_from ({from})")]
     Validity { from: DateTime<Utc>, until: DateTime<Utc> },
-    #[error("\"{source_name}\" has no column \"{missing}\" in its header ({found}): expected question,answer[,labels,language]")]
+    #[error(
+        "\"{source_name}\" has no column \"{missing}\" in its header ({found}): expected question,answer[,labels,language]"
+    )]
     FaqHeader { source_name: String, missing: &'static str, found: String },
     #[error("\"{source_name}\", line {line}: {reason}")]
     FaqRow { source_name: String, line: u64, reason: String },
@@ -245,7 +249,8 @@ struct HtmlPage {
 }
 
 /// Elements that carry no knowledge of their own.
-const HTML_SKIPPED: &[&str] = &["script", "style", "noscript", "template", "svg", "iframe", "head", "nav", "form", "button"];
+const HTML_SKIPPED: &[&str] =
+    &["script", "style", "noscript", "template", "svg", "iframe", "head", "nav", "form", "button"];
 
 fn html(source: &str, text: &str) -> Result<HtmlPage, IngestError> {
     let converter = htmd::HtmlToMarkdown::builder().skip_tags(HTML_SKIPPED.to_vec()).build();

@@ -56,11 +56,7 @@ pub trait Embedder: Send + Sync + fmt::Debug {
 
     /// One vector per text, in order, each of [`Self::dimensions`] numbers and length 1 (all zero for a text without
     /// any content).
-    fn embed<'a>(
-        &'a self,
-        texts: &'a [String],
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Vec<Vec<f32>>, EmbedError>>;
+    fn embed<'a>(&'a self, texts: &'a [String], purpose: Purpose) -> BoxFuture<'a, Result<Vec<Vec<f32>>, EmbedError>>;
 }
 
 /// Why texts could not be embedded.
@@ -120,7 +116,15 @@ pub fn embedder(settings: &EmbeddingSettings) -> Result<Arc<dyn Embedder>, Embed
             check("tokens_max", tokens_max, 16, 8_192)?;
             check("threads", threads, 1, 64)?;
             let calibration = checked_calibration(calibration)?;
-            let model = LocalModel { model_path, tokenizer_path, dimensions, tokens_max, threads, query_prefix, passage_prefix };
+            let model = LocalModel {
+                model_path,
+                tokenizer_path,
+                dimensions,
+                tokens_max,
+                threads,
+                query_prefix,
+                passage_prefix,
+            };
             Ok(Arc::new(LocalEmbedder::load(model, calibration)?))
         }
         EmbeddingSettings::Openai {
@@ -141,7 +145,8 @@ pub fn embedder(settings: &EmbeddingSettings) -> Result<Arc<dyn Embedder>, Embed
             let api_key = SecretSource { env: api_key_env, file: api_key_file }.read("embeddings.api_key")?;
             let calibration = checked_calibration(calibration)?;
             let timeout = Duration::from_millis(timeout_ms);
-            let model = RemoteModel { base_url, model, api_key, dimensions, timeout, batch, query_prefix, passage_prefix };
+            let model =
+                RemoteModel { base_url, model, api_key, dimensions, timeout, batch, query_prefix, passage_prefix };
             Ok(Arc::new(RemoteEmbedder::new(model, calibration)?))
         }
     }

@@ -98,7 +98,9 @@ fn unit(columns: &Columns, record: &StringRecord) -> Result<Option<Unit>, String
         labels: labels(columns.labels.map(cell).unwrap_or_default())?,
         language: match columns.language.map(cell).unwrap_or_default() {
             "" => None,
-            code => Some(language::canonical(code).ok_or_else(|| format!("language \"{code}\" is not known"))?.to_owned()),
+            code => {
+                Some(language::canonical(code).ok_or_else(|| format!("language \"{code}\" is not known"))?.to_owned())
+            }
         },
     }))
 }

@@ -79,10 +79,8 @@ impl Knowledge {
     pub async fn reembed(&self, batch: u32) -> Result<u64, KnowledgeError> {
         let model = self.embedder.model_id();
         let stale = db::stale_passages(&self.pool, model, i64::from(batch)).await?;
-        let inputs: Vec<String> = stale
-            .iter()
-            .map(|p| embedding_input(&p.title, &p.heading, &p.text, p.question.as_deref()))
-            .collect();
+        let inputs: Vec<String> =
+            stale.iter().map(|p| embedding_input(&p.title, &p.heading, &p.text, p.question.as_deref())).collect();
         let vectors = self.vectors(&inputs).await.map_err(|error| match error {
             IngestError::Embed(source) => KnowledgeError::Embed(source),
             IngestError::Database { source } => KnowledgeError::Database { source },
@@ -134,7 +132,8 @@ impl Knowledge {
     }
 
     fn unit_language<'a>(&self, unit: &'a Unit, given: Option<&'a str>) -> Option<&'a str> {
-        let detect = || self.languages.detect(&format!("{} {}", unit.question.as_deref().unwrap_or_default(), unit.text));
+        let detect =
+            || self.languages.detect(&format!("{} {}", unit.question.as_deref().unwrap_or_default(), unit.text));
         unit.language.as_deref().or(given).or_else(detect)
     }
 

@@ -81,7 +81,9 @@ impl LocalEmbedder {
             types: model.find_node("token_type_ids"),
         };
         let output = ["last_hidden_state", "token_embeddings"].iter().find_map(|name| model.find_node(name));
-        let output = output.or_else(|| model.output_ids().first().copied()).ok_or_else(|| load("it has no output".to_owned()))?;
+        let output = output
+            .or_else(|| model.output_ids().first().copied())
+            .ok_or_else(|| load("it has no output".to_owned()))?;
         let tokenizer = tokenizer(&settings)?;
         let model_id = format!(
             "local-{digest}-{}-{}",
@@ -165,8 +167,9 @@ impl Engine {
         let failed = |reason: String| EmbedError::Inference { reason };
         let [output] =
             self.model.run_n(inputs, [self.output], Some(options)).map_err(|error| failed(error.to_string()))?;
-        let hidden: NdTensor<f32, 3> =
-            output.try_into().map_err(|_| failed("expected an output of shape [texts, tokens, dimensions]".to_owned()))?;
+        let hidden: NdTensor<f32, 3> = output
+            .try_into()
+            .map_err(|_| failed("expected an output of shape [texts, tokens, dimensions]".to_owned()))?;
         let [_, _, dimensions] = hidden.shape();
         if dimensions != self.dimensions {
             return Err(EmbedError::Dimensions { found: dimensions, expected: self.dimensions });

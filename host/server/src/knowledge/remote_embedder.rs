@@ -110,7 +110,8 @@ impl RemoteEmbedder {
         let status = response.status();
         let body = self.body(response).await?;
         if !status.is_success() {
-            let reason = serde_json::from_slice::<Failure>(&body).map_or_else(|_| "no reason given".to_owned(), |f| f.error.message);
+            let reason = serde_json::from_slice::<Failure>(&body)
+                .map_or_else(|_| "no reason given".to_owned(), |f| f.error.message);
             let reason = reason.chars().take(ERROR_CHARACTERS_MAX).collect();
             return Err(EmbedError::Refused { host: self.host.clone(), status: status.as_u16(), reason });
         }

@@ -364,9 +364,10 @@ fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) -> Vec<Sign
         };
         let values: Vec<f32> = pool.iter().map(value).collect();
         // The first of equals, which best_first put in front.
-        let best = values.iter().enumerate().fold(0, |best, (at, value)| {
-            if values.get(best).is_some_and(|top| value > top) { at } else { best }
-        });
+        let best = values
+            .iter()
+            .enumerate()
+            .fold(0, |best, (at, value)| if values.get(best).is_some_and(|top| value > top) { at } else { best });
         taken.push(pool.remove(best));
     }
     taken.into_iter().map(|(signals, _)| signals).collect()

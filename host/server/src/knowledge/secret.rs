@@ -44,8 +44,11 @@ impl SecretSource {
 }
 
 fn read_file(setting: &'static str, path: &Path) -> Result<SecretString, SecretSourceError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| SecretSourceError::File { setting, path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| SecretSourceError::File {
+        setting,
+        path: path.to_owned(),
+        source,
+    })?;
     match text.trim() {
         "" => Err(SecretSourceError::Empty { setting, path: path.to_owned() }),
         key => Ok(SecretString::from(key.to_owned())),

@@ -111,7 +111,8 @@ pub struct RetrievalSettings {
 
 impl Default for RetrievalSettings {
     fn default() -> Self {
-        let languages = ["en", "de", "es", "fr", "it", "pt", "nl", "pl", "tr", "ru", "uk", "el", "ar", "zh", "ja", "ko"];
+        let languages =
+            ["en", "de", "es", "fr", "it", "pt", "nl", "pl", "tr", "ru", "uk", "el", "ar", "zh", "ja", "ko"];
         Self {
             languages: languages.map(str::to_owned).to_vec(),
             passage_characters: 1_000,

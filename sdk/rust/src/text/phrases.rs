@@ -126,7 +126,11 @@ pub struct PhraseSet {
     prefix_lengths: u64,
     /// Every word of seven letters or more with one letter left out.
     deletions: Table,
-    elements: Vec<Element>,
+    elements: Vec<Step>,
+    /// The alternatives of all steps.
+    ids: Vec<u16>,
+    /// A step of each variant (its last word) without which the variant cannot be in a text.
+    needed: Vec<u32>,
     /// Where each variant's elements begin; one more entry than variants.
     starts: Vec<u32>,
     /// The phrase of each variant.
@@ -136,6 +140,19 @@ pub struct PhraseSet {
     by_first: Vec<u32>,
     /// Phrases of plain words, written together, for letters that were written apart.
     squashed: Vec<(String, u32)>,
+}
+
+/// An [`Element`] in flat memory, so that a fresh instance touches few pages.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// `ids[start..start + length]`.
+    Words {
+        start: u32,
+        length: u16,
+        optional: bool,
+    },
+    Any,
+    Gap,
 }
 
 /// What a word of the text may be: numbers of phrase words, 0 for none.
@@ -185,7 +202,8 @@ impl PhraseSet {
         for (number, (phrase, elements)) in builder.variants.iter().enumerate() {
             self.starts.push(self.elements.len() as u32);
             self.phrase_of.push(*phrase);
-            self.elements.extend(elements.iter().cloned());
+            self.push_steps(elements);
+            self.needed.push(self.elements.len() as u32 - 1);
             if let Some(first) = elements.first() {
                 for id in first.ids() {
                     by_first[*id as usize].push(number as u32);
@@ -201,6 +219,25 @@ impl PhraseSet {
             self.by_first.extend(phrases);
         }
         self.first_starts.push(self.by_first.len() as u32);
+    }
+
+    fn push_steps(&mut self, elements: &[Element]) {
+        for element in elements {
+            let step = match element {
+                Element::Words { ids, optional } => {
+                    let start = self.ids.len() as u32;
+                    self.ids.extend_from_slice(ids);
+                    Step::Words { start, length: ids.len() as u16, optional: *optional }
+                }
+                Element::Any => Step::Any,
+                Element::Gap => Step::Gap,
+            };
+            self.elements.push(step);
+        }
+    }
+
+    fn ids_of(&self, start: u32, length: u16) -> &[u16] {
+        &self.ids[start as usize..start as usize + usize::from(length)]
     }
 
     /// The letters of a phrase of plain words, if they are enough to be told from chance.
@@ -232,13 +269,16 @@ impl PhraseSet {
             return Vec::new();
         }
         let readings = self.read(words);
+        let present = Present::of(&readings, self.spans.len());
         let mut hits = Vec::new();
         for first in 0..words.len() {
             for &id in readings[first].ids.iter().filter(|&&id| id != 0) {
                 let from = self.first_starts[id as usize] as usize;
                 let to = self.first_starts[id as usize + 1] as usize;
                 for &variant in &self.by_first[from..to] {
-                    self.try_variant(variant, first, words, &readings, &mut hits);
+                    if self.is_possible(variant, &present) {
+                        self.try_variant(variant, first, words, &readings, &mut hits);
+                    }
                 }
             }
         }
@@ -246,11 +286,19 @@ impl PhraseSet {
         hits
     }
 
+    /// Whether the last word of the variant is anywhere in the text: most variants fail here, at little cost.
+    fn is_possible(&self, variant: u32, present: &Present) -> bool {
+        match self.elements[self.needed[variant as usize] as usize] {
+            Step::Words { start, length, .. } => self.ids_of(start, length).iter().any(|id| present.has(*id)),
+            Step::Any | Step::Gap => true,
+        }
+    }
+
     fn try_variant(&self, variant: u32, first: usize, words: &Words, readings: &[Readings], hits: &mut Vec<Hit>) {
-        let elements =
-            &self.elements[self.starts[variant as usize] as usize..self.starts[variant as usize + 1] as usize];
+        let (from, to) = (self.starts[variant as usize] as usize, self.starts[variant as usize + 1] as usize);
         let phrase = self.phrase_of[variant as usize];
-        let Some(end) = match_from(elements, first, words, readings) else { return };
+        let text = Text { words, readings };
+        let Some(end) = self.match_from(&self.elements[from..to], first, &text) else { return };
         let hit = Hit {
             phrase,
             first: first as u32,
@@ -403,42 +451,68 @@ fn one_error_apart(left: &[u8], right: &[u8]) -> bool {
     }
 }
 
-/// Where the match ends (one past the last word), or `None`.
-fn match_from(elements: &[Element], at: usize, words: &Words, readings: &[Readings]) -> Option<usize> {
-    let Some((element, rest)) = elements.split_first() else { return Some(at) };
-    let in_sentence = |index: usize| index == 0 || words.items()[index].sentence == words.items()[index - 1].sentence;
-    let begins = words.items().get(at).is_some() && (at == 0 || in_sentence(at));
-    match element {
-        Element::Words { ids, optional } => {
-            let reads =
-                words.items().get(at).is_some() && readings[at].ids.iter().any(|id| *id != 0 && ids.contains(id));
-            if reads && let Some(end) = match_rest(rest, at + 1, words, readings, in_sentence) {
-                return Some(end);
-            }
-            if *optional { match_from(rest, at, words, readings) } else { None }
+/// Which phrase words are in a text, a bit for each.
+struct Present(Vec<u64>);
+
+impl Present {
+    fn of(readings: &[Readings], count: usize) -> Self {
+        let mut bits = vec![0; count / 64 + 1];
+        for id in readings.iter().flat_map(|readings| readings.ids) {
+            bits[usize::from(id) / 64] |= 1 << (id % 64);
         }
-        Element::Any => begins.then(|| match_rest(rest, at + 1, words, readings, in_sentence)).flatten(),
-        Element::Gap => (0..=GAP_WORDS_MAX)
-            .take_while(|skipped| at + skipped < words.len() && (at..=at + skipped).all(in_sentence))
-            .find_map(|skipped| match_from(rest, at + skipped, words, readings)),
+        Self(bits)
+    }
+
+    fn has(&self, id: u16) -> bool {
+        self.0[usize::from(id) / 64] >> (id % 64) & 1 == 1
     }
 }
 
-/// Goes on behind a matched word; what follows must stand in the same sentence.
-fn match_rest(
-    rest: &[Element],
-    at: usize,
-    words: &Words,
-    readings: &[Readings],
-    in_sentence: impl Fn(usize) -> bool,
-) -> Option<usize> {
-    if rest.is_empty() {
-        return Some(at);
+/// A text to match in.
+struct Text<'a> {
+    words: &'a Words,
+    readings: &'a [Readings],
+}
+
+impl Text<'_> {
+    /// Whether the word stands in the same sentence as the one before it.
+    fn goes_on(&self, at: usize) -> bool {
+        let items = self.words.items();
+        at < items.len() && (at == 0 || items[at].sentence == items[at - 1].sentence)
     }
-    if at < words.len() && in_sentence(at) {
-        return match_from(rest, at, words, readings);
+}
+
+impl PhraseSet {
+    /// Where the match of the steps from word `at` on ends (one past the last word), or `None`.
+    fn match_from(&self, steps: &[Step], at: usize, text: &Text) -> Option<usize> {
+        let Some((step, rest)) = steps.split_first() else { return Some(at) };
+        match *step {
+            Step::Words { start, length, optional } => {
+                let ids = self.ids_of(start, length);
+                let reads =
+                    text.readings.get(at).is_some_and(|word| word.ids.iter().any(|id| *id != 0 && ids.contains(id)));
+                if reads && let Some(end) = self.match_rest(rest, at + 1, text) {
+                    return Some(end);
+                }
+                if optional { self.match_from(rest, at, text) } else { None }
+            }
+            Step::Any => text.goes_on(at).then(|| self.match_rest(rest, at + 1, text)).flatten(),
+            Step::Gap => (0..=GAP_WORDS_MAX)
+                .take_while(|skipped| text.goes_on(at + skipped))
+                .find_map(|skipped| self.match_from(rest, at + skipped, text)),
+        }
     }
-    rest.iter().all(|element| matches!(element, Element::Words { optional: true, .. })).then_some(at)
+
+    /// Goes on behind a matched word; what follows must stand in the same sentence.
+    fn match_rest(&self, rest: &[Step], at: usize, text: &Text) -> Option<usize> {
+        if rest.is_empty() {
+            return Some(at);
+        }
+        if text.goes_on(at) {
+            return self.match_from(rest, at, text);
+        }
+        rest.iter().all(|step| matches!(step, Step::Words { optional: true, .. })).then_some(at)
+    }
 }
 
 #[cfg(test)]

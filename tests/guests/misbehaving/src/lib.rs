@@ -125,7 +125,7 @@ fn act(action: &str, n: u32) -> Result<Classification, String> {
         "environment" => vec![format!("{}:{}", std::env::args().count(), std::env::vars().count())],
         "random" => vec![format!("random:{:x}", random())],
         "random-in-configure" => vec![format!("drawn:{:x}", DRAWN.get().copied().unwrap_or_default())],
-        "print-in-configure" => print_flood(1),
+        "print-in-configure" => print_flood(n + 1),
         "clock" => clock(),
         "lookup" => lookup(n),
         other => return Err(format!("it does not know how to do `{other}`")),
