@@ -297,7 +297,8 @@ impl Drop for Host {
     }
 }
 
-fn settings(ground: &Ground, graph: &GraphSim) -> Settings {
+/// Settings whose pauses are short, for a host on this ground.
+pub fn settings(ground: &Ground, graph: &GraphSim) -> Settings {
     let mut settings = Settings::load(None).unwrap();
     settings.server.listen = "127.0.0.1:0".into();
     settings.graph.base_url = graph.base_url();
@@ -313,7 +314,8 @@ fn settings(ground: &Ground, graph: &GraphSim) -> Settings {
     settings.worker.retry_ms = 50;
     settings.policies.dir = shipped_policies();
     settings.policies.instances_max = 16;
-    settings.engines.data_dir = ground.dir.path().join("data");
+    // Compiled policies are kept here, so that not every test compiles them again.
+    settings.engines.data_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("host-data");
     settings.pages = vec![page(PAGE), page(OTHER_PAGE)];
     settings
 }

@@ -4,24 +4,27 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
 use crate::block_on::block_on_until;
 use crate::engine::{Engine, LOAD_FUEL};
 use crate::hook::Hook;
 use crate::limits::Limits;
-use crate::policy::{Policy, configure};
+use crate::policy::configure;
 use crate::state::CallState;
-use crate::types::{Classification, Description, Turn};
-use crate::{host, load, sample, snapshot};
+use crate::types::{
+    Classification, Description, Dossier, Draft, EscalationVerdict, FilterVerdict, Passage, Plan, Turn,
+};
+use crate::{host, load, snapshot};
 
-/// A component that exports the classifier's hook, on a bare engine: pooling and copy-on-write, no fuel, no epochs.
+/// A policy's component on a bare engine: pooling and copy-on-write, no fuel, no epochs. Each call is made on a fresh
+/// instance and gives how long that took, from the store's creation to its end.
 pub struct Bare {
     engine: wasmtime::Engine,
     pre: InstancePre<CallState>,
     describe: ComponentExportIndex,
-    classify: Option<ComponentExportIndex>,
+    hook: ComponentExportIndex,
 }
 
 impl std::fmt::Debug for Bare {
@@ -31,15 +34,15 @@ impl std::fmt::Debug for Bare {
 }
 
 impl Bare {
-    /// Compiles `wasm` for the bare engine.
+    /// Compiles `wasm`, a policy for `hook`, for the bare engine.
     ///
     /// # Errors
     /// What wasmtime says, as text.
-    pub fn new(wasm: &[u8]) -> Result<Self, String> {
-        Self::compile(wasm).map_err(|error| format!("{error:#}"))
+    pub fn new(hook: Hook, wasm: &[u8]) -> Result<Self, String> {
+        Self::compile(hook, wasm).map_err(|error| format!("{error:#}"))
     }
 
-    fn compile(wasm: &[u8]) -> wasmtime::Result<Self> {
+    fn compile(hook: Hook, wasm: &[u8]) -> wasmtime::Result<Self> {
         let mut pool = PoolingAllocationConfig::new();
         pool.max_memory_size(128 << 20).linear_memory_keep_resident(128 << 10);
         let mut config = Config::new();
@@ -50,52 +53,85 @@ impl Bare {
         host::link(&mut linker)?;
         let pre = linker.instantiate_pre(&component)?;
         let find = |interface: &str, function: &str| {
-            let instance = component.get_export_index(None, host::interface_name(interface).as_str())?;
-            component.get_export_index(Some(&instance), function)
+            let instance = component.get_export_index(None, host::interface_name(interface).as_str());
+            instance
+                .and_then(|instance| component.get_export_index(Some(&instance), function))
+                .ok_or_else(|| wasmtime::format_err!("the component exports no {interface}.{function}"))
         };
-        let describe = find("lifecycle", "describe")
-            .ok_or_else(|| wasmtime::format_err!("the component exports no lifecycle.describe"))?;
-        let classify = find(Hook::Classify.interface(), Hook::Classify.function());
-        Ok(Self { engine, pre, describe, classify })
+        let describe = find("lifecycle", "describe")?;
+        let hook = find(hook.interface(), hook.function())?;
+        Ok(Self { engine, pre, describe, hook })
     }
 
-    /// One fresh instance and one call of `describe`, the smallest export: how long it took.
+    /// Calls `describe`, the smallest export.
     ///
     /// # Errors
     /// What wasmtime says, as text.
-    pub async fn instantiate_and_describe(&self) -> Result<Duration, String> {
-        let started = Instant::now();
-        let mut store = self.store();
-        let run = async {
-            let instance = self.pre.instantiate_async(&mut store).await?;
-            let function = instance.get_typed_func::<(), (Description,)>(&mut store, &self.describe)?;
-            function.call_async(&mut store, ()).await
-        };
-        run.await.map_err(|error: wasmtime::Error| format!("{error:#}"))?;
-        drop(store);
-        Ok(started.elapsed())
+    pub async fn describe(&self) -> Result<Duration, String> {
+        self.fresh::<(), Description>(&self.describe, ()).await.map(|(took, _)| took)
     }
 
-    /// One fresh instance, not configured, and one call of `classify`: how long it took.
+    /// Calls `classify`.
     ///
     /// # Errors
-    /// What wasmtime says, or that the component is no classifier, as text.
-    pub async fn instantiate_and_classify(&self, turn: &Turn) -> Result<Duration, String> {
-        let Some(classify) = &self.classify else {
-            return Err("the component is no classifier".to_owned());
-        };
+    /// What wasmtime or the component says, as text; so with all hooks.
+    pub async fn classify(&self, turn: &Turn) -> Result<Duration, String> {
+        self.judged::<_, Classification>((turn,)).await
+    }
+
+    /// Calls `compose`.
+    ///
+    /// # Errors
+    /// See [`Bare::classify`].
+    pub async fn compose(
+        &self,
+        turn: &Turn,
+        classification: &Classification,
+        passages: &[Passage],
+    ) -> Result<Duration, String> {
+        self.judged::<_, Plan>((turn, classification, passages)).await
+    }
+
+    /// Calls `apply`.
+    ///
+    /// # Errors
+    /// See [`Bare::classify`].
+    pub async fn apply(&self, turn: &Turn, draft: &Draft, passages: &[Passage]) -> Result<Duration, String> {
+        self.judged::<_, FilterVerdict>((turn, draft, passages)).await
+    }
+
+    /// Calls `decide`.
+    ///
+    /// # Errors
+    /// See [`Bare::classify`].
+    pub async fn decide(&self, turn: &Turn, dossier: &Dossier) -> Result<Duration, String> {
+        self.judged::<_, EscalationVerdict>((turn, dossier)).await
+    }
+
+    async fn judged<P, R>(&self, params: P) -> Result<Duration, String>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: Lift + Send + Sync + 'static,
+    {
+        let (took, verdict) = self.fresh::<P, Result<R, String>>(&self.hook, params).await?;
+        verdict.map(|_| took)
+    }
+
+    async fn fresh<P, R>(&self, export: &ComponentExportIndex, params: P) -> Result<(Duration, R), String>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: Lift + Send + Sync + 'static,
+    {
         let started = Instant::now();
         let mut store = self.store();
         let run = async {
             let instance = self.pre.instantiate_async(&mut store).await?;
-            let function =
-                instance.get_typed_func::<(&Turn,), (Result<Classification, String>,)>(&mut store, classify)?;
-            function.call_async(&mut store, (turn,)).await
+            let function = instance.get_typed_func::<P, (R,)>(&mut store, export)?;
+            function.call_async(&mut store, params).await
         };
-        let (verdict,) = run.await.map_err(|error: wasmtime::Error| format!("{error:#}"))?;
-        verdict?;
+        let (result,) = run.await.map_err(|error: wasmtime::Error| format!("{error:#}"))?;
         drop(store);
-        Ok(started.elapsed())
+        Ok((started.elapsed(), result))
     }
 
     fn store(&self) -> Store<CallState> {
@@ -133,17 +169,4 @@ pub fn snapshot_bytes(
         Some(Err(error)) => Err(format!("{error:#}")),
         None => Err("it took longer than a minute".to_owned()),
     }
-}
-
-/// The turn on which every candidate is tried.
-#[must_use]
-pub fn sample_turn() -> Turn {
-    sample::turn()
-}
-
-/// How long one call of a classifier takes on the engine, all told.
-pub async fn engine_classify(policy: &Policy, turn: &Turn) -> Duration {
-    let started = Instant::now();
-    drop(policy.classify(&crate::lookup::CallContext::default(), turn).await);
-    started.elapsed()
 }

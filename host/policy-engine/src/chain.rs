@@ -318,7 +318,10 @@ fn relative(path: &str) -> Result<(), String> {
 }
 
 /// Reads settings: TOML or JSON by the file's name.
-pub(crate) fn settings_from_file(path: &str, bytes: &[u8]) -> Result<Value, String> {
+///
+/// # Errors
+/// What is wrong, with line and column where there are any.
+pub fn settings_from_file(path: &str, bytes: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8: {error}"))?;
     if path.ends_with(".json") {
         return serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"));

@@ -13,8 +13,11 @@
 //! - [`policy`]: a loaded policy and its calls.
 //! - [`lookup`]: what a policy may ask the host for.
 //! - [`fault`]: what comes back.
+//! - [`assembly`]: what a turn makes of its verdicts, from the plan to the end.
+//! - [`replay`]: a recorded turn, judged again by another revision.
 //! - [`limits`], [`hook`], [`types`]: the vocabulary.
 
+pub mod assembly;
 pub mod chain;
 pub mod engine;
 pub mod fault;
@@ -23,6 +26,7 @@ pub mod limits;
 pub mod load;
 pub mod lookup;
 pub mod policy;
+pub mod replay;
 pub mod revision;
 pub mod types;
 
@@ -36,14 +40,18 @@ mod snapshot;
 mod state;
 mod validate;
 
+pub use assembly::{ConcludedTicket, Conclusion};
 pub use chain::{Bundle, ChainError, ChainSpec, ComponentRef, FileKind, PolicySpec, SettingsSource, WantedFile};
 pub use engine::{ArtifactCache, Engine, EngineError, EngineOptions, PoolUse};
 pub use fault::{Called, Fault, FaultKind, HostAnswer, LogLine, SearchAnswer};
 pub use hook::{FaultAction, Hook};
 pub use limits::{LimitError, Limits};
-pub use load::{Grants, LoadError, LoadRequest, canonical_json, sha256_hex};
+pub use load::{
+    Grants, InspectedImport, InspectedResources, Inspection, LoadError, LoadRequest, canonical_json, sha256_hex,
+};
 pub use lookup::{CallContext, KnowledgeLookup, LookupFuture, RecordedLookup};
 pub use policy::{Policy, SnapshotStatus};
+pub use replay::{Difference, Level, RecordedCitation, RecordedTurn, Replayed, replay};
 pub use revision::{
     FilterResult, FilterRun, FilterStep, Manifest, PolicyManifest, Revision, RevisionId, StageError, StageProblem,
     StagedPolicy,

@@ -6,6 +6,8 @@
 //!
 //! Nothing that is refused leaves a trace in the engine.
 
+mod inspect;
+
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,8 @@ use crate::policy::{Exports, Inner, Policy, Program, SnapshotStatus, configure};
 use crate::state::CallState;
 use crate::types::{Classification, Description, EscalationVerdict, FilterVerdict, Plan, SettingError};
 use crate::{sample, snapshot, validate};
+
+pub use inspect::{InspectedImport, InspectedResources, Inspection};
 
 /// Largest component, in bytes: an interpreter with its libraries has 20 MiB.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;

@@ -34,6 +34,11 @@ pub enum ConnectError {
         #[source]
         source: sqlx::Error,
     },
+    #[error(
+        "the database was set up by another build of Frontdesk: its migration {version} differs from this one's; use \
+         the build that made it, or an empty database"
+    )]
+    OtherSchema { version: i64 },
     #[error("the schema cannot be brought up to date: {source}; Postgres needs the extension pgvector 0.8 or newer")]
     Migrate {
         #[source]
@@ -51,6 +56,11 @@ pub async fn connect(url: &SecretString, connections_max: u32) -> Result<PgPool,
         .connect_with(options.application_name("frontdesk"))
         .await
         .map_err(|source| ConnectError::Unreachable { source })?;
-    MIGRATOR.run(&pool).await.map_err(|source| ConnectError::Migrate { source })?;
+    MIGRATOR.run(&pool).await.map_err(|source| match source {
+        sqlx::migrate::MigrateError::VersionMismatch(version) | sqlx::migrate::MigrateError::VersionMissing(version) => {
+            ConnectError::OtherSchema { version }
+        }
+        source => ConnectError::Migrate { source },
+    })?;
     Ok(pool)
 }

@@ -8,7 +8,8 @@
 //! |--------|------|
 //! | 200 | every event is stored, or was stored before |
 //! | 400 | the signed body is no JSON envelope |
-//! | 401 | the signature header is missing, malformed or wrong |
+//! | 401 | the signature header is missing or malformed |
+//! | 403 | the signature does not match the body, or the handshake's token is another one |
 //! | 404 | `object` is not `page` |
 //! | 413 | the body is larger than `server.webhook_body_bytes_max` |
 //! | 503 | the inbox cannot take it now (full, or the database is slow or away) |

@@ -18,7 +18,18 @@ use crate::workspace::Workspace;
 
 const PORT: u16 = 8080;
 const SIMULATOR_PORT: u16 = 8090;
-const BUILD: &[&str] = &["build", "--locked", "-p", "frontdesk-server", "-p", "frontdesk-tests", "--bins"];
+const BUILD: &[&str] = &[
+    "build",
+    "--locked",
+    "-p",
+    "frontdesk-server",
+    "-p",
+    "frontdesk-tests",
+    "--bin",
+    "frontdesk",
+    "--bin",
+    "frontdesk-simulator",
+];
 /// The first start makes a database cluster, runs the migrations and compiles the policies.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);

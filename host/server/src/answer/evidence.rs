@@ -210,7 +210,7 @@ fn coverage(stems: &Stems, text: &str, cited: &[&Carrier]) -> f32 {
 
 async fn similarity(text: &str, cited: &[&Carrier<'_>], embedder: &Arc<dyn Embedder>) -> Result<f32, DraftError> {
     // Words are all that a hashing embedder compares; across languages it has nothing to say.
-    if embedder.calibration().coverage_weight >= 0.5 {
+    if !embedder.calibration().understands_meaning {
         return Ok(0.0);
     }
     let mut texts = vec![text.to_owned()];

@@ -33,11 +33,20 @@ pub struct Calibration {
     pub lexical_weight: f32,
     /// Weight of word coverage in [`Hit::score`](super::Hit::score); the rest is the calibrated similarity.
     pub coverage_weight: f32,
+    /// Whether nearness means likeness of meaning, and so across languages too. Not so for hashed words.
+    #[serde(default = "understands")]
+    pub understands_meaning: bool,
+}
+
+fn understands() -> bool {
+    true
 }
 
 impl Calibration {
-    /// Sentence models of the MiniLM kind.
-    pub const SEMANTIC: Self = Self { floor: 0.15, ceiling: 0.7, lexical_weight: 0.2, coverage_weight: 0.25 };
+    /// Sentence models of the MiniLM kind. Word coverage keeps a passage that is merely about the same topic from looking
+    /// like one that holds the answer.
+    pub const SEMANTIC: Self =
+        Self { floor: 0.15, ceiling: 0.8, lexical_weight: 0.2, coverage_weight: 0.45, understands_meaning: true };
 
     /// `cosine` on the scale from floor to ceiling, clamped to 0..=1.
     pub fn fit(&self, cosine: f32) -> f32 {

@@ -92,7 +92,13 @@ impl Embedder for HashEmbedder {
     }
 
     fn calibration(&self) -> Calibration {
-        Calibration { floor: 0.05, ceiling: 0.6, lexical_weight: 0.6, coverage_weight: 0.85 }
+        Calibration {
+            floor: 0.05,
+            ceiling: 0.6,
+            lexical_weight: 0.7,
+            coverage_weight: 0.85,
+            understands_meaning: false,
+        }
     }
 
     fn embed<'a>(&'a self, texts: &'a [String], _: Purpose) -> BoxFuture<'a, Result<Vec<Vec<f32>>, EmbedError>> {

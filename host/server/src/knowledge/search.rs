@@ -287,7 +287,7 @@ impl Signals {
         let coverage = words.coverage(&row.ts_config, &row.matched);
         let foreign = matches!((language, row.language.as_deref()), (Some(a), Some(b)) if a != b);
         // An embedder that knows words only has nothing to say across languages: there its weight stays on coverage.
-        let weight = if foreign && calibration.coverage_weight < 0.5 { 0.0 } else { calibration.coverage_weight };
+        let weight = if foreign && calibration.understands_meaning { 0.0 } else { calibration.coverage_weight };
         let fit = weight * coverage + (1.0 - weight) * calibration.fit(cosine);
         let score = if row.exact { 1.0 } else { fit.clamp(0.0, 0.99) };
         Self { row, cosine, coverage, foreign, score, rank: 0.0 }

@@ -104,14 +104,25 @@ impl Stems {
         words(text).iter().map(|word| self.stem(word)).collect()
     }
 
+    /// The same stemmer once more.
+    pub fn again(&self) -> Self {
+        Self::new(self.language.as_deref())
+    }
+
     /// Stems of the words that carry a topic, each once, in order of appearance.
     pub fn content(&self, text: &str) -> Vec<String> {
+        self.content_words(text).into_iter().map(|(stem, _)| stem).collect()
+    }
+
+    /// As [`Stems::content`], each with the folded word that it was made of. Single letters carry no topic ("do u ship").
+    pub fn content_words(&self, text: &str) -> Vec<(String, String)> {
         let mut seen = HashSet::new();
         words(text)
-            .iter()
+            .into_iter()
             .filter(|word| !is_filler(word, self.language.as_deref()))
-            .map(|word| self.stem(word))
-            .filter(|stem| seen.insert(stem.clone()))
+            .filter(|word| word.chars().count() > 1 || !word.chars().all(|c| c.is_ascii_alphabetic()))
+            .map(|word| (self.stem(&word), word))
+            .filter(|(stem, _)| seen.insert(stem.clone()))
             .collect()
     }
 }

@@ -80,6 +80,12 @@ fn is_outside(c: char) -> bool {
 
 fn read_chunk(text: &str, (start, end): (usize, usize), links: &mut Vec<Link>, at: &mut usize) {
     let whole = &text[start..end];
+    // Most words: no mark that an address could have, and no `dot` behind.
+    let plain = whole.bytes().all(|byte| byte.is_ascii() && !matches!(byte, b'.' | b':' | b'@' | b'(' | b'[' | b'/'));
+    let before_dot = || matches!(text[end..].trim_start().as_bytes(), [b'd' | b'D' | b'(' | b'[', ..]);
+    if plain && !before_dot() {
+        return;
+    }
     // `[label](address)`, `(address)`: begin behind the last bracket that is not part of a disguise.
     let skip = whole.rfind("](").map_or_else(|| whole.len() - whole.trim_start_matches(is_opening).len(), |at| at + 2);
     let (start, chunk) = (start + skip, &whole[skip..]);

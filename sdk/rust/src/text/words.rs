@@ -167,18 +167,22 @@ impl Scanner {
     }
 
     fn run(&mut self, text: &str) {
-        let mut chars = text.char_indices().peekable();
-        while let Some((at, c)) = chars.next() {
-            let next = chars.peek().map(|&(_, next)| next);
-            if self.open.is_some() && matches!(c, '\'' | '’' | 'ʼ' | '`' | '´') {
-                self.apostrophe(at, next);
-            } else if let Some(letter) = self.stands_for_letter(c, next, &text[at + c.len_utf8()..]) {
-                self.push_raw(at, letter);
-            } else if is_emoji(c) {
+        let mut at = 0;
+        while let Some(&byte) = text.as_bytes().get(at) {
+            // Most of most texts.
+            if byte.is_ascii_alphanumeric() {
+                self.ascii_letter(at, byte);
+                at += 1;
+                continue;
+            }
+            if byte == b' ' {
                 self.close(at);
-                self.emoji(at, c);
+                at += 1;
             } else {
-                self.other(at, c, next);
+                let mut chars = text[at..].chars();
+                let Some(c) = chars.next() else { break };
+                self.unusual(at, c, chars.as_str());
+                at += c.len_utf8();
             }
             if self.words.items.len() >= WORDS_MAX {
                 self.open = None;
@@ -186,6 +190,33 @@ impl Scanner {
             }
         }
         self.close(text.len());
+    }
+
+    fn ascii_letter(&mut self, at: usize, byte: u8) {
+        let before = self.words.folded.len();
+        self.words.folded.push(char::from(byte.to_ascii_lowercase()));
+        let digit = byte.is_ascii_digit();
+        self.latin |= !digit;
+        self.letters += u32::from(!digit);
+        self.upper += u32::from(byte.is_ascii_uppercase());
+        self.digits += u32::from(digit);
+        self.open_at(at, before);
+        self.shorten_run();
+    }
+
+    /// Everything but ASCII letters, digits and spaces.
+    fn unusual(&mut self, at: usize, c: char, rest: &str) {
+        let next = rest.chars().next();
+        if self.open.is_some() && matches!(c, '\'' | '’' | 'ʼ' | '`' | '´') {
+            self.apostrophe(at, next);
+        } else if let Some(letter) = self.stands_for_letter(c, next, rest) {
+            self.push_raw(at, letter);
+        } else if is_emoji(c) {
+            self.close(at);
+            self.emoji(at, c);
+        } else {
+            self.other(at, c, next);
+        }
     }
 
     /// A letter, a mark or a separator.

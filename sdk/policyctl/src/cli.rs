@@ -1,0 +1,221 @@
+//! Arguments, exit codes, and how reports and failures are printed.
+//!
+//! A command returns a [`Report`]: the same content as text for people and as JSON for programs. Reports go to standard
+//! output, failures to standard error; with `--json` a failure is a document on standard output, too.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::admin::Remote;
+use crate::commands;
+
+/// Write, check, test and measure Frontdesk policies; replay what was decided; ask a host why.
+#[derive(Debug, Parser)]
+#[command(name = "policyctl", version, max_term_width = 120)]
+#[command(after_help = "Exit codes:\n  \
+    0  done, and all is well\n  \
+    1  cases failed, or differences were found\n  \
+    2  the arguments, or a file that was given, are wrong\n  \
+    3  a component faulted, or would be refused by the host\n  \
+    4  the host cannot be reached, or cannot answer now\n\n\
+Start with `policyctl new my-policy --hook classify`; the README that it writes goes on from there.")]
+struct Cli {
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a new policy: a crate with settings, a unit test, cases, and a README that goes on from there.
+    New(commands::new::Options),
+    /// Compile a policy to a component.
+    Build(commands::build::Options),
+    /// Say what a component is: name, hooks, imports, settings, resources.
+    Inspect(commands::inspect::Options),
+    /// Load a component or a chain as the host would, and say what it is or what is wrong.
+    Check(commands::check::Options),
+    /// Make one call, and show the verdict and what it used.
+    Run(commands::run::Options),
+    /// Judge tables of cases, and say which verdicts are not the expected ones.
+    Test(commands::test::Options),
+    /// Measure calls: median, p99, fuel, memory; a fresh instance each.
+    Bench(commands::bench::Options),
+    /// Judge recorded decisions again with a chain, and say what differs from the record.
+    Replay(commands::replay::Options),
+    /// Judge recorded decisions with two chains, and say what changes from one to the other.
+    Diff(commands::diff::Options),
+    /// Which revision a host serves, and which candidates it refused, and why.
+    Status(commands::status::Options),
+    /// Why a customer got this answer: one page about one turn.
+    Explain(commands::explain::Options),
+    /// Fetch decision records from a host, one JSON document a line, for `replay` and `diff`.
+    Export(commands::export::Options),
+}
+
+/// What a command found out.
+#[derive(Debug)]
+pub struct Report {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub json: Value,
+    /// Whether cases failed or differences were found (exit code 1), or a component faulted (3).
+    pub verdict: Verdict,
+}
+
+/// How a command that did its work ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Well,
+    Different,
+    Faulted,
+}
+
+impl Report {
+    pub fn new(text: String, json: impl Serialize, verdict: Verdict) -> Result<Self, Failure> {
+        let json = serde_json::to_value(json).map_err(|error| Failure::input(format!("no report: {error}")))?;
+        Ok(Self { text, json, verdict })
+    }
+}
+
+/// How a command ends without doing its work.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// The arguments or a file are wrong.
+    pub fn input(message: impl std::fmt::Display) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+
+    /// A component faulted or was refused, or does not compile.
+    pub fn refused(message: impl std::fmt::Display) -> Self {
+        Self { code: 3, message: message.to_string() }
+    }
+
+    /// The host cannot be reached.
+    pub fn unreachable(message: impl std::fmt::Display) -> Self {
+        Self { code: 4, message: message.to_string() }
+    }
+
+    /// A file that cannot be read or written.
+    pub fn file(path: &std::path::Path, what: &str, error: &std::io::Error) -> Self {
+        Self::input(format!("{} cannot be {what}: {error}", path.display()))
+    }
+}
+
+pub type Outcome = Result<Report, Failure>;
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => run(&runtime, cli.command),
+        Err(error) => Err(Failure::input(format!("the runtime cannot be started: {error}"))),
+    };
+    let (text, json, code) = match outcome {
+        Ok(report) => {
+            let code = match report.verdict {
+                Verdict::Well => 0,
+                Verdict::Different => 1,
+                Verdict::Faulted => 3,
+            };
+            (report.text, report.json, code)
+        }
+        Err(failure) => {
+            // When even standard error is closed, the exit code has to do.
+            let _ = writeln!(std::io::stderr().lock(), "policyctl: {}", failure.message.trim_end());
+            let json = json!({ "error": { "exit_code": failure.code, "message": failure.message } });
+            (String::new(), json, failure.code)
+        }
+    };
+    let printed = if cli.json { format!("{json:#}") } else { text };
+    let mut out = std::io::stdout().lock();
+    if !printed.is_empty() {
+        // A reader that went away, such as `head`, changes nothing about the result.
+        let _ = writeln!(out, "{}", printed.trim_end()).and_then(|()| out.flush());
+    }
+    ExitCode::from(code)
+}
+
+fn run(runtime: &tokio::runtime::Runtime, command: Command) -> Outcome {
+    match command {
+        Command::New(options) => commands::new::run(&options),
+        Command::Build(options) => commands::build::run(&options),
+        Command::Inspect(options) => commands::inspect::run(&options),
+        Command::Check(options) => commands::check::run(&options),
+        Command::Run(options) => commands::run::run(runtime, &options),
+        Command::Test(options) => commands::test::run(runtime, &options),
+        Command::Bench(options) => commands::bench::run(runtime, &options),
+        Command::Replay(options) => commands::replay::run(runtime, &options),
+        Command::Diff(options) => commands::diff::run(runtime, &options),
+        Command::Status(options) => runtime.block_on(commands::status::run(&options)),
+        Command::Explain(options) => runtime.block_on(commands::explain::run(&options)),
+        Command::Export(options) => runtime.block_on(commands::export::run(&options)),
+    }
+}
+
+/// The subject of most commands.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SubjectOptions {
+    /// A component (a .wasm file), or a chain's folder (with its chain.toml).
+    #[arg(value_name = "FILE.wasm|CHAIN_DIR")]
+    pub subject: PathBuf,
+    /// Settings of the component, TOML or JSON; a chain names its own.
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+}
+
+/// How a remote command finds its host; re-exported for the commands.
+pub type RemoteOptions = Remote;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_forms_are_taken() {
+        let forms = [
+            "policyctl new my-policy --hook classify --lang rust --sdk-path ../sdk/rust",
+            "policyctl build",
+            "policyctl build dir --output x.wasm",
+            "policyctl inspect x.wasm --json",
+            "policyctl check policies/default",
+            "policyctl check x.wasm --settings s.toml",
+            "policyctl run x.wasm --hook classify --input -",
+            "policyctl run x.wasm --text hello",
+            "policyctl test policies/default",
+            "policyctl test x.wasm cases/a.toml cases/b.json --settings s.toml",
+            "policyctl bench x.wasm --calls 10",
+            "policyctl replay --records r.jsonl --chain policies/default",
+            "policyctl diff a b --records r.jsonl --json",
+            "policyctl status --url http://127.0.0.1:8080",
+            "policyctl explain m_1 --page 42",
+            "policyctl export --output r.jsonl --limit 10 --after-ms 1",
+        ];
+        for form in forms {
+            Cli::try_parse_from(form.split(' ')).unwrap_or_else(|error| panic!("{form}: {error}"));
+        }
+        for wrong in ["policyctl", "policyctl new", "policyctl new x", "policyctl replay --records r", "policyctl diff a"] {
+            assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a command is about: a component with its settings, or a whole chain, loaded as the host loads it.
+
+use std::path::{Path, PathBuf};
+
+use frontdesk_policy_engine::chain::settings_from_file;
+use frontdesk_policy_engine::load::{COMPONENT_BYTES_MAX, SETTINGS_BYTES_MAX};
+use frontdesk_policy_engine::{
+    ChainSpec, Engine, EngineOptions, Grants, Hook, Inspection, Limits, LoadError, LoadRequest, Policy, Revision,
+    SettingsSource, StageError, StageProblem,
+};
+
+use crate::bundle::{self, BundleError};
+use crate::cli::{Failure, SubjectOptions};
+
+/// Calls are made one at a time.
+const CONCURRENT_CALLS: u32 = 4;
+
+/// What was loaded.
+#[derive(Debug)]
+pub enum Subject {
+    /// A chain's folder.
+    Chain {
+        /// Where it is.
+        folder: PathBuf,
+        /// What the host would serve.
+        revision: Box<Revision>,
+    },
+    /// A component, once for each hook it serves.
+    Component {
+        /// Where it is.
+        file: PathBuf,
+        /// What is known without settings.
+        inspection: Box<Inspection>,
+        /// Never empty.
+        policies: Vec<Policy>,
+    },
+}
+
+/// An engine like the host's, but for few calls at once.
+pub fn engine() -> Result<Engine, Failure> {
+    let options =
+        EngineOptions { max_concurrent_calls: CONCURRENT_CALLS, parallel_compilation: true, ..EngineOptions::default() };
+    Engine::new(options).map_err(Failure::refused)
+}
+
+impl Subject {
+    pub fn open(engine: &Engine, options: &SubjectOptions) -> Result<Self, Failure> {
+        if options.subject.is_dir() {
+            if options.settings.is_some() {
+                return Err(Failure::input(
+                    "--settings is for a component; a chain names the settings of its policies in chain.toml",
+                ));
+            }
+            let folder = options.subject.clone();
+            return Ok(Self::Chain { revision: Box::new(stage(engine, &folder)?), folder });
+        }
+        Self::component(engine, &options.subject, options.settings.as_deref())
+    }
+
+    fn component(engine: &Engine, file: &Path, settings: Option<&Path>) -> Result<Self, Failure> {
+        let (wasm, inspection) = inspect(engine, file)?;
+        let document = read_settings(settings)?;
+        let hooks = if inspection.hooks.is_empty() { vec![Hook::Classify] } else { inspection.hooks.clone() };
+        let grants = Grants { knowledge: inspection.imports.iter().any(|import| import.kind == "grant") };
+        let load = |hook: Hook| {
+            let request =
+                LoadRequest { hook, wasm: &wasm, settings: &document, limits: Limits::default(), grants };
+            engine.load(request).map_err(|error| refusal(file, settings, &error))
+        };
+        let policies = hooks.into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::Component { file: file.to_owned(), inspection: Box::new(inspection), policies })
+    }
+
+    /// The path that was given.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Chain { folder, .. } => folder,
+            Self::Component { file, .. } => file,
+        }
+    }
+
+    /// The policies that serve a hook, in order.
+    pub fn serving(&self, hook: Hook) -> Vec<&Policy> {
+        self.policies().into_iter().filter(|policy| policy.hook() == hook).collect()
+    }
+
+    /// All policies, in the order of a turn.
+    pub fn policies(&self) -> Vec<&Policy> {
+        match self {
+            Self::Chain { revision, .. } => revision.policies().map(|staged| &staged.policy).collect(),
+            Self::Component { policies, .. } => policies.iter().collect(),
+        }
+    }
+
+    /// The whole chain, if it is one.
+    pub fn revision(&self) -> Option<&Revision> {
+        match self {
+            Self::Chain { revision, .. } => Some(revision),
+            Self::Component { .. } => None,
+        }
+    }
+}
+
+/// Reads and stages a chain's folder.
+pub fn stage(engine: &Engine, folder: &Path) -> Result<Revision, Failure> {
+    let bundle = bundle::read(folder).map_err(Failure::input)?;
+    engine.stage(&bundle).map_err(|error| stage_failure(folder, &bundle.chain_toml, &error))
+}
+
+/// Reads a component and looks at it without settings.
+pub fn inspect(engine: &Engine, file: &Path) -> Result<(Vec<u8>, Inspection), Failure> {
+    let wasm = bundle::read_file(file, COMPONENT_BYTES_MAX).map_err(|error| match error {
+        BundleError::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => Failure::input(format!(
+            "{} is not there; give a .wasm file (`policyctl build` makes one) or the folder of a chain.toml",
+            path.display()
+        )),
+        other => Failure::input(other),
+    })?;
+    let inspection = engine.inspect(&wasm).map_err(|error| refusal(file, None, &error))?;
+    Ok((wasm, inspection))
+}
+
+fn read_settings(path: Option<&Path>) -> Result<serde_json::Value, Failure> {
+    let Some(path) = path else { return Ok(serde_json::json!({})) };
+    let bytes = bundle::read_file(path, SETTINGS_BYTES_MAX).map_err(Failure::input)?;
+    settings_from_file(&path.to_string_lossy(), &bytes)
+        .map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))
+}
+
+/// Mistakes of the settings are the input's, everything else the component's.
+fn refusal(file: &Path, settings: Option<&Path>, error: &LoadError) -> Failure {
+    match (error, settings) {
+        (LoadError::Refused { .. }, Some(settings)) => {
+            Failure::input(format!("{}: {error}", settings.display()))
+        }
+        (LoadError::Refused { .. }, None) => Failure::input(format!(
+            "{}: {error}\nGive its settings with --settings FILE; `policyctl inspect` shows what it takes.",
+            file.display()
+        )),
+        (LoadError::Limit(_) | LoadError::NotWasm { .. }, _) => Failure::input(format!("{}: {error}", file.display())),
+        _ => Failure::refused(format!("{}: {error}", file.display())),
+    }
+}
+
+fn stage_failure(folder: &Path, chain_toml: &str, error: &StageError) -> Failure {
+    let chain = folder.join("chain.toml");
+    let StageError::Policy { number, problem, .. } = error else {
+        return Failure::input(format!("{}: {error}", chain.display()));
+    };
+    let message = format!("{}: {error}", chain.display());
+    match &**problem {
+        StageProblem::Load(LoadError::Refused { .. }) => {
+            let settings = ChainSpec::parse(chain_toml).ok().and_then(|spec| {
+                let policy = spec.policies.into_iter().find(|policy| policy.number == *number)?;
+                match policy.settings {
+                    SettingsSource::File(path) => Some(folder.join(path).display().to_string()),
+                    SettingsSource::Inline(_) => Some(format!("{}, [policy.settings]", chain.display())),
+                    SettingsSource::Empty => None,
+                }
+            });
+            let place = settings.map(|place| format!("\nThe settings are in {place}.")).unwrap_or_default();
+            Failure::input(format!("{message}{place}"))
+        }
+        StageProblem::Load(LoadError::Limit(_))
+        | StageProblem::MissingFile { .. }
+        | StageProblem::Digest { .. }
+        | StageProblem::Settings { .. } => Failure::input(message),
+        StageProblem::Load(_) => Failure::refused(message),
+    }
+}
