@@ -43,6 +43,7 @@ create table inbox (
     note           text
 );
 create index inbox_pending on inbox (page_id, psid, id) where state = 'pending';
+create index inbox_mid on inbox (page_id, psid, mid) where mid is not null;
 create index inbox_done_at on inbox (done_at) where state <> 'pending';
 
 create table conversations (
@@ -138,6 +139,8 @@ create table outbox (
     not_before      timestamptz not null default now(),
     claimed_at      timestamptz,
     claimed_by      text,
+    -- Since when Meta's record has been seen not to hold a message in doubt.
+    absent_since    timestamptz,
     first_sent_at   timestamptz,
     message_id      text,
     error_code      int,

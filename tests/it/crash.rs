@@ -193,20 +193,15 @@ async fn every_acknowledged_inquiry_survives_kill_9_and_is_answered_once() {
             }
         }
         for customer in 0..CUSTOMERS {
-            let inquiry = Inquiry {
-                psid: format!("9{round:03}{customer}"),
-                mid: wire::new_mid(),
-                stamp_ms: wire::now_ms(),
-            };
+            let inquiry =
+                Inquiry { psid: format!("9{round:03}{customer}"), mid: wire::new_mid(), stamp_ms: wire::now_ms() };
             installation.graph.record_inbound(PAGE, &inquiry.psid, &inquiry.mid, QUESTION);
             all.push(inquiry.clone());
             unacknowledged.push(inquiry);
         }
         // Meta repeats what was not acknowledged.
-        let deliveries: Vec<_> = unacknowledged
-            .drain(..)
-            .map(|inquiry| tokio::spawn(deliver(process.meta.clone(), inquiry)))
-            .collect();
+        let deliveries: Vec<_> =
+            unacknowledged.drain(..).map(|inquiry| tokio::spawn(deliver(process.meta.clone(), inquiry))).collect();
         tokio::time::sleep(Duration::from_millis(chance.random_range(0..400))).await;
         process.kill_9().await;
         for delivery in deliveries {

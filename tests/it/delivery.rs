@@ -77,10 +77,8 @@ async fn a_question_gets_one_answer_as_the_send_api_wants_it() {
     let turns = host.turns("101").await;
     assert_eq!(turns.len(), 1, "{turns:?}");
     assert_eq!(turns[0]["outcome"], "sent");
-    let story: Vec<(String, String)> = sqlx::query_as("select author, mid from messages order by sent_at, id")
-        .fetch_all(host.pool())
-        .await
-        .unwrap();
+    let story: Vec<(String, String)> =
+        sqlx::query_as("select author, mid from messages order by sent_at, id").fetch_all(host.pool()).await.unwrap();
     assert_eq!(story, [("customer".to_owned(), mid), ("bot".to_owned(), sent.message_id.clone())]);
     assert_eq!(host.outbox("101").await, [("sent".to_owned(), 1, None, None)]);
     assert_eq!(host.tickets("101").await, [""; 0]);
@@ -96,7 +94,8 @@ async fn a_long_answer_arrives_in_parts_and_in_order() {
     // The first part meets a failure, the others must wait for it.
     host.graph.script(error(500, 2, 0, true));
     host.graph.script(error(400, 1200, 0, false));
-    let (status, answer) = host.admin("POST", &format!("/admin/conversations/{id}/reply"), Some(json!({ "text": text }))).await;
+    let (status, answer) =
+        host.admin("POST", &format!("/admin/conversations/{id}/reply"), Some(json!({ "text": text }))).await;
     assert_eq!(status, 202, "{answer}");
     host.drained().await;
     let parts: Vec<String> = host.got("111").split_off(1);
@@ -353,10 +352,8 @@ async fn an_echo_proves_a_send_that_meta_reported_as_an_error() {
     assert_eq!(host.meta.post(&body).await.unwrap(), 200);
     host.until_outbox("2101", &["sent"]).await;
     host.drained().await;
-    let message_id: String = sqlx::query_scalar("select message_id from outbox where psid = '2101'")
-        .fetch_one(host.pool())
-        .await
-        .unwrap();
+    let message_id: String =
+        sqlx::query_scalar("select message_id from outbox where psid = '2101'").fetch_one(host.pool()).await.unwrap();
     assert_eq!(message_id, "m_proof");
     assert_eq!(host.graph.sends().len(), 0, "it is not sent again");
     assert_eq!(host.owner("2101").await, "bot");
@@ -372,9 +369,11 @@ async fn a_send_that_nobody_can_look_up_waits_for_a_person() {
         host.graph.script(Outcome::CutConnection);
         host.ask(psid, QUESTION).await;
         host.until_outbox(psid, &["unknown"]).await;
+        host.until("a ticket", async || host.tickets(psid).await == ["delivery-unknown"]).await;
         // A later question of the same customer must not overtake the answer in doubt.
         host.ask(psid, "When are you open on Saturdays?").await;
-        host.until("a ticket", async || host.tickets(psid).await.contains(&"delivery-unknown".to_owned())).await;
+        host.until("the later answer", async || host.outbox(psid).await.len() == 2).await;
+        assert_eq!(host.outbox(psid).await[1].0, "queued");
         let (_, found) = host.admin("GET", "/admin/outbox/unknown", None).await;
         let rows = found["rows"].as_array().unwrap();
         assert_eq!(rows.len(), 1, "{found}");

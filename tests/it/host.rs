@@ -30,7 +30,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What [`Host::teach_answer`] teaches answers this question with a quotation of [`ANSWER`].
 pub const QUESTION: &str = "Do you ship to Austria?";
-pub const ANSWER: &str = "Yes, we ship to Austria. A parcel to Austria takes two to three working days.";
+pub const ANSWER: &str = "Yes, we ship every parcel to Austria within three working days.";
 
 /// What a test may change before the host starts.
 pub struct Plan {
@@ -89,7 +89,11 @@ pub async fn simulated_meta() -> Arc<GraphSim> {
 pub fn shipped_policies() -> PathBuf {
     let built = std::env::var_os("FRONTDESK_COMPONENTS_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/components"), PathBuf::from);
-    assert!(built.join("classify-rules.wasm").is_file(), "no components in {}: run `cargo xtask components`", built.display());
+    assert!(
+        built.join("classify-rules.wasm").is_file(),
+        "no components in {}: run `cargo xtask components`",
+        built.display()
+    );
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
 }
 
@@ -104,7 +108,11 @@ impl Host {
     }
 
     async fn start_on(ground: Arc<Ground>, graph: Arc<GraphSim>, plan: Planner) -> Self {
-        let mut wanted = Plan { settings: settings(&ground, &graph), secrets: secrets(&ground), roles: Roles { serve: true, work: true } };
+        let mut wanted = Plan {
+            settings: settings(&ground, &graph),
+            secrets: secrets(&ground),
+            roles: Roles { serve: true, work: true },
+        };
         plan(&mut wanted);
         let server = Server::build(wanted.settings, wanted.secrets, wanted.roles).await.unwrap();
         let (app, stop) = (Arc::clone(&server.app), server.stopper());
@@ -119,11 +127,6 @@ impl Host {
     /// The database below the host.
     pub fn pool(&self) -> &sqlx::PgPool {
         &self.ground.db.pool
-    }
-
-    /// A folder that goes when the test ends.
-    pub fn dir(&self) -> &Path {
-        self.ground.dir.path()
     }
 
     /// Stops the host as an operator does.
@@ -169,7 +172,8 @@ impl Host {
 
     /// The turns that were decided for a person so far.
     pub async fn turns(&self, psid: &str) -> Vec<Value> {
-        let (status, answer) = self.admin("GET", &format!("/admin/conversations/by-psid/{PAGE}/{psid}/turns"), None).await;
+        let (status, answer) =
+            self.admin("GET", &format!("/admin/conversations/by-psid/{PAGE}/{psid}/turns"), None).await;
         if status == 404 {
             return Vec::new();
         }
@@ -274,7 +278,11 @@ impl Host {
 
     /// A Page's state: `active`, `parked` or `stopped`.
     pub async fn page_state(&self, page_id: &str) -> String {
-        sqlx::query_scalar("select state from pages where page_id = $1").bind(page_id).fetch_one(self.pool()).await.unwrap()
+        sqlx::query_scalar("select state from pages where page_id = $1")
+            .bind(page_id)
+            .fetch_one(self.pool())
+            .await
+            .unwrap()
     }
 
     /// Waits until nothing is unread.
@@ -333,7 +341,8 @@ fn page(id: &str) -> PageSettings {
 }
 
 fn secrets(ground: &Ground) -> Secrets {
-    let redis = std::env::var("REDIS_URL").expect("REDIS_URL must name a Redis for the tests (cargo xtask test sets it)");
+    let redis =
+        std::env::var("REDIS_URL").expect("REDIS_URL must name a Redis for the tests (cargo xtask test sets it)");
     Secrets {
         app_secrets: vec![SecretString::from(APP_SECRET)],
         verify_token: SecretString::from(VERIFY_TOKEN),

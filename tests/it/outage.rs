@@ -36,7 +36,12 @@ impl Valkey {
         // Somebody else may take a free port before Valkey does; then another one is tried.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-            let mut valkey = Self { binary: binary.clone(), folder: tempfile::tempdir_in(folder.path()).unwrap(), port, child: None };
+            let mut valkey = Self {
+                binary: binary.clone(),
+                folder: tempfile::tempdir_in(folder.path()).unwrap(),
+                port,
+                child: None,
+            };
             if valkey.resume().await {
                 valkey.folder = folder;
                 return valkey;
@@ -206,8 +211,11 @@ impl Proxy {
     /// The same database, reached through here.
     fn through(port: u16, url: &SecretString) -> SecretString {
         let mut url = reqwest::Url::parse(url.expose_secret()).unwrap();
-        let kept: Vec<(String, String)> =
-            url.query_pairs().filter(|(key, _)| key != "host" && key != "port").map(|(k, v)| (k.into(), v.into())).collect();
+        let kept: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(key, _)| key != "host" && key != "port")
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect();
         url.set_query(None);
         if !kept.is_empty() {
             url.query_pairs_mut().extend_pairs(kept);
@@ -421,7 +429,8 @@ async fn a_start_with_a_broken_folder_serves_what_served_last() {
     let host = host_on(policies.path()).await;
     let before = chain(&host).await;
     assert_eq!(before["origin"], "folder", "{before}");
-    std::fs::write(policies.path().join("default/chain.toml"), "version = 1\n[[policy]]\nhook = \"nonsense\"\n").unwrap();
+    std::fs::write(policies.path().join("default/chain.toml"), "version = 1\n[[policy]]\nhook = \"nonsense\"\n")
+        .unwrap();
     let host = host.restart().await;
     let after = chain(&host).await;
     assert_eq!((&after["origin"], &after["revision"]), (&json!("last-good"), &before["revision"]), "{after}");

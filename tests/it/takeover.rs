@@ -68,7 +68,10 @@ async fn a_word_from_the_page_inbox_silences_the_machine_at_once() {
     host.ask("801", "How long does a parcel to Austria take?").await;
     host.drained().await;
     let got = host.got("801");
-    assert!(got.len() == 1 && got[0].contains(DISCLOSURE), "after a person, the machine says again who speaks: {got:?}");
+    assert!(
+        got.len() == 1 && got[0].contains(DISCLOSURE),
+        "after a person, the machine says again who speaks: {got:?}"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +98,7 @@ async fn a_stored_echo_of_a_person_holds_the_machine_before_any_turn_has_read_it
     let claimed: Vec<Uuid> = db::outbox::claim(&db.pool, "test", 10).await.unwrap().into_iter().map(|c| c.id).collect();
     assert_eq!(claimed, [other]);
     let mut tx = db.pool.begin().await.unwrap();
-    assert_eq!(db::conversations::set_owner(&mut tx, id, "human", "test", None).await.unwrap(), 1);
+    assert_eq!(db::conversations::set_owner(&mut tx, id, "human", "test", None, None).await.unwrap(), 1);
     tx.commit().await.unwrap();
     assert_eq!(db::outbox::get(&db.pool, row).await.unwrap().unwrap().state, "void");
 }
@@ -127,7 +130,11 @@ async fn a_person_answers_in_their_own_name_and_within_metas_windows() {
     host.drained().await;
     let id = host.conversation("831").await;
     let (status, answer) = post_to(&host, id, "reply", json!({ "text": "Ada here." })).await;
-    assert_eq!((status, &answer["sends_as"], &answer["took_over"]), (202, &json!("response"), &json!(true)), "{answer}");
+    assert_eq!(
+        (status, &answer["sends_as"], &answer["took_over"]),
+        (202, &json!("response"), &json!(true)),
+        "{answer}"
+    );
     host.drained().await;
     assert_eq!(host.owner("831").await, "human");
 
@@ -150,13 +157,8 @@ async fn a_person_answers_in_their_own_name_and_within_metas_windows() {
     let (status, answer) = post_to(&host, id, "reply", json!({ "text": "Too late." })).await;
     assert_eq!(status, 409, "{answer}");
 
-    let sent: Vec<(String, Option<String>, Option<String>)> = host
-        .graph
-        .sends_to("831")
-        .into_iter()
-        .skip(1)
-        .map(|sent| (sent.text, sent.messaging_type, sent.tag))
-        .collect();
+    let sent: Vec<(String, Option<String>, Option<String>)> =
+        host.graph.sends_to("831").into_iter().skip(1).map(|sent| (sent.text, sent.messaging_type, sent.tag)).collect();
     let expected = [("Ada here.", "RESPONSE", None), ("Still there?", "MESSAGE_TAG", Some("HUMAN_AGENT"))];
     assert_eq!(sent, expected.map(|(text, kind, tag)| (text.into(), Some(kind.into()), tag.map(str::to_owned))));
     let authors: Vec<String> =
@@ -199,18 +201,21 @@ async fn thread_control_moves_the_conversation_between_us_and_others() {
     ];
     for (fields, owner) in steps {
         assert_eq!(host.meta.from_person("851", fields.clone()).await.unwrap(), 200);
-        host.until(&format!("{fields} gives the conversation to {owner}"), async || host.owner("851").await == owner).await;
+        host.until(&format!("{fields} gives the conversation to {owner}"), async || host.owner("851").await == owner)
+            .await;
     }
 }
 
 // ---- the race ----
 
 async fn seed_page(pool: &PgPool) {
-    sqlx::query("insert into pages (page_id, name, chain, time_zone, language) values ($1, 'x', 'default', 'UTC', 'en')")
-        .bind(PAGE)
-        .execute(pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "insert into pages (page_id, name, chain, time_zone, language) values ($1, 'x', 'default', 'UTC', 'en')",
+    )
+    .bind(PAGE)
+    .execute(pool)
+    .await
+    .unwrap();
 }
 
 /// A conversation of the machine's with an open window and one queued answer.
@@ -224,6 +229,12 @@ async fn seed_conversation(pool: &PgPool, psid: &str) -> (Uuid, Uuid) {
     .fetch_one(pool)
     .await
     .unwrap();
+    let row = seed_answer(pool, id, psid).await;
+    (id, row)
+}
+
+/// A row of the machine's, written under the conversation's first epoch.
+async fn seed_answer(pool: &PgPool, id: Uuid, psid: &str) -> Uuid {
     let row = Uuid::now_v7();
     let new = db::outbox::NewRow {
         id: row,
@@ -236,20 +247,28 @@ async fn seed_conversation(pool: &PgPool, psid: &str) -> (Uuid, Uuid) {
         text: "answer",
     };
     db::outbox::insert(pool, &new).await.unwrap();
-    (id, row)
+    row
 }
 
-/// Takes a conversation over as the host does, and looks at its row in a transaction that began after the commit.
-async fn take_over(pool: &PgPool, id: Uuid, row: Uuid) -> (u64, String) {
+/// Takes a conversation over as the host does, and looks at its answer in a transaction that began after the commit. Then
+/// come the two that are late: an answer that was on its way is to be sent again, and another is written under the old epoch.
+async fn take_over(pool: &PgPool, id: Uuid, row: Uuid, psid: &str) -> (u64, String) {
     let mut tx = pool.begin().await.unwrap();
     db::conversations::lock(&mut tx, id).await.unwrap();
-    let voided = db::conversations::set_owner(&mut tx, id, "human", "test", Some("ada")).await.unwrap();
+    let voided = db::conversations::set_owner(&mut tx, id, "human", "test", Some("ada"), None).await.unwrap();
     tx.commit().await.unwrap();
-    (voided, db::outbox::get(pool, row).await.unwrap().unwrap().state)
+    let state = db::outbox::get(pool, row).await.unwrap().unwrap().state;
+    let claimed_at: Option<chrono::DateTime<chrono::Utc>> =
+        sqlx::query_scalar("select claimed_at from outbox where id = $1").bind(row).fetch_one(pool).await.unwrap();
+    if let Some(claimed_at) = claimed_at {
+        db::outbox::requeue(pool, row, claimed_at, 0, true, "test").await.unwrap();
+    }
+    seed_answer(pool, id, psid).await;
+    (voided, state)
 }
 
-/// `FRONTDESK_RACE_ROUNDS` takeovers against claims that never pause. In each round exactly one of the two gets the row;
-/// whichever claim is asked for after a takeover's commit gets nothing of its conversation.
+/// `FRONTDESK_RACE_ROUNDS` takeovers against claims that never pause. In each round exactly one of the two gets the answer;
+/// whatever becomes due after a takeover's commit is claimed by nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_of_the_machine_is_claimed_after_a_takeover_has_committed() {
     const BATCH: usize = 40;
@@ -283,7 +302,8 @@ async fn no_answer_of_the_machine_is_claimed_after_a_takeover_has_committed() {
         let mut takeovers = Vec::new();
         for at in order {
             let ((id, row), pool) = (seeded[at], db.pool.clone());
-            takeovers.push(tokio::spawn(async move { (row, take_over(&pool, id, row).await) }));
+            let psid = format!("{batch}-{at}");
+            takeovers.push(tokio::spawn(async move { (row, take_over(&pool, id, row, &psid).await) }));
         }
         let mut voided = Vec::new();
         for takeover in takeovers {
@@ -299,9 +319,16 @@ async fn no_answer_of_the_machine_is_claimed_after_a_takeover_has_committed() {
         for claimer in claimers {
             claimed.extend(claimer.await.unwrap());
         }
-        assert!(claimed.iter().all(|row| !voided.contains(row)), "batch {batch}: a voided answer was claimed");
+        assert!(claimed.iter().all(|row| !voided.contains(row)), "batch {batch}: a void answer was claimed");
+        let due: Vec<Uuid> = seeded.iter().map(|(_, row)| *row).collect();
+        assert!(claimed.iter().all(|row| due.contains(row)), "batch {batch}: an answer of the old epoch was claimed");
         assert_eq!(claimed.len() + voided.len(), BATCH, "batch {batch}: each answer is claimed or void, and once");
         assert!(db::outbox::claim(&db.pool, "late", 100).await.unwrap().is_empty());
+        // What came late is found and settled as void.
+        let late = db::outbox::unsendable(&db.pool, 1_000).await.unwrap();
+        assert_eq!(late.len(), BATCH + claimed.len());
+        let (_, state, _) = db::outbox::settle_unsendable(&db.pool, late[0].0).await.unwrap().unwrap();
+        assert_eq!(state, "void");
         claimed_rounds += claimed.len();
         voided_rounds += voided.len();
         // Rows of finished rounds would only slow the next ones down.
@@ -357,10 +384,11 @@ async fn a_ticket_reaches_the_crm_signed_and_again_after_a_failure() {
         host.count("select count(*) from ticket_deliveries where attempts = 1 and last_error = 'HTTP 500'").await == 1
     })
     .await;
-    let wait_s: f64 = sqlx::query_scalar("select extract(epoch from not_before - now())::float8 from ticket_deliveries")
-        .fetch_one(host.pool())
-        .await
-        .unwrap();
+    let wait_s: f64 =
+        sqlx::query_scalar("select extract(epoch from not_before - now())::float8 from ticket_deliveries")
+            .fetch_one(host.pool())
+            .await
+            .unwrap();
     assert!((3.0..=6.5).contains(&wait_s), "the next attempt comes in {wait_s} s");
     sqlx::query("update ticket_deliveries set not_before = now()").execute(host.pool()).await.unwrap();
     host.until("the second attempt", async || !receiver.taken.lock().await.is_empty()).await;

@@ -75,8 +75,8 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
     let (began, cpu_before) = (Instant::now(), thread_seconds());
     let deadline = began + plan.duration;
     let tallies = local.block_on(&runtime, async {
-        let connections =
-            (0..plan.connections).map(|_| tokio::task::spawn_local(connection(plan.clone(), Rc::clone(&next), deadline)));
+        let connections = (0..plan.connections)
+            .map(|_| tokio::task::spawn_local(connection(plan.clone(), Rc::clone(&next), deadline)));
         futures::future::try_join_all(connections.collect::<Vec<_>>()).await
     })?;
     let (elapsed_s, cpu) = (began.elapsed().as_secs_f64(), thread_seconds() - cpu_before);
@@ -165,7 +165,8 @@ async fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> Result<u16
             bail!("the server closed a connection that should stay open");
         }
     };
-    let text = std::str::from_utf8(answer.get(..head).unwrap_or_default()).context("the head of an answer is no text")?;
+    let text =
+        std::str::from_utf8(answer.get(..head).unwrap_or_default()).context("the head of an answer is no text")?;
     let status = text.get(9..12).and_then(|digits| digits.parse().ok()).context("an answer has no status")?;
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -194,7 +195,8 @@ mod tests {
             run: "r1".to_owned(),
         };
         let batch = frontdesk_messenger::parse(body(&plan, 7).as_bytes()).unwrap();
-        let keys: std::collections::BTreeSet<_> = batch.events.iter().map(frontdesk_messenger::Event::dedupe_key).collect();
+        let keys: std::collections::BTreeSet<_> =
+            batch.events.iter().map(frontdesk_messenger::Event::dedupe_key).collect();
         assert_eq!(keys.len(), 3);
         assert!(batch.events.iter().all(|event| event.kind_name() == "message"));
         let other = frontdesk_messenger::parse(body(&plan, 8).as_bytes()).unwrap();

@@ -40,7 +40,8 @@ impl Ground {
         let redis_url = variable("REDIS_URL")?;
         let admin: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres address")?;
         let name = format!("frontdesk_bench_{}", Uuid::now_v7().simple());
-        let mut connection = PgConnection::connect_with(&admin).await.context("DATABASE_URL names no server that answers")?;
+        let mut connection =
+            PgConnection::connect_with(&admin).await.context("DATABASE_URL names no server that answers")?;
         sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await?;
         connection.close().await?;
         let url = with_database(&url, &name);

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use frontdesk_policy_engine::bench_support::{Bare, snapshot_bytes};
 use frontdesk_policy_engine::chain::settings_from_file;
 use frontdesk_policy_engine::types::{
-    Author, Classification, Customer, Dossier, Draft, Evidence, FilterOutcome, LocalTime, Message, MessageSource, Page, Passage,
-    Route, Turn, Weekday, Window,
+    Author, Classification, Customer, Dossier, Draft, Evidence, FilterOutcome, LocalTime, Message, MessageSource, Page,
+    Passage, Route, Turn, Weekday, Window,
 };
 use frontdesk_policy_engine::{
     Bundle, CallContext, Called, ChainSpec, Engine, EngineOptions, Hook, Revision, SettingsSource, SnapshotStatus,
@@ -49,7 +49,9 @@ fn blocking(options: &Options) -> Result<Findings> {
     let revision = Arc::new(engine.stage(&bundle)?);
     for staged in revision.policies() {
         if let SnapshotStatus::NotPossible { reason } = staged.policy.snapshot() {
-            findings.notes.push(format!("{} is configured again in every call: {reason}", staged.policy.description().name));
+            findings
+                .notes
+                .push(format!("{} is configured again in every call: {reason}", staged.policy.description().name));
         }
     }
     let floors = Arc::new(floors(&engine, &bundle)?);
@@ -65,7 +67,8 @@ fn blocking(options: &Options) -> Result<Findings> {
 /// The default chain as the host reads it.
 fn read_bundle() -> Result<Bundle> {
     let folder = ground::policies()?.join("default");
-    let read = |path: &str| std::fs::read(folder.join(path)).with_context(|| format!("reading {path} of the default chain"));
+    let read =
+        |path: &str| std::fs::read(folder.join(path)).with_context(|| format!("reading {path} of the default chain"));
     let chain_toml = String::from_utf8(read("chain.toml")?)?;
     let mut files = BTreeMap::new();
     for wanted in ChainSpec::parse(&chain_toml)?.wanted_files() {
@@ -79,7 +82,8 @@ fn read_bundle() -> Result<Bundle> {
 fn floors(engine: &Engine, bundle: &Bundle) -> Result<Vec<Bare>> {
     let spec = ChainSpec::parse(&bundle.chain_toml)?;
     let floor = |hook: Hook| {
-        let wanted = spec.policies.iter().find(|policy| policy.hook == hook).context("the default chain has every hook")?;
+        let wanted =
+            spec.policies.iter().find(|policy| policy.hook == hook).context("the default chain has every hook")?;
         let file = |path: &str| bundle.files.get(path).with_context(|| format!("{path} is in the bundle"));
         let settings = match &wanted.settings {
             SettingsSource::Empty => serde_json::json!({}),
@@ -152,7 +156,13 @@ async fn costs(revision: &Revision, hook: Hook, bare: &Bare, case: &Case, rounds
 }
 
 /// Whole chains on some threads at once.
-fn chains(revision: &Arc<Revision>, case: &Arc<Case>, threads: usize, rounds: usize, findings: &mut Findings) -> Result<()> {
+fn chains(
+    revision: &Arc<Revision>,
+    case: &Arc<Case>,
+    threads: usize,
+    rounds: usize,
+    findings: &mut Findings,
+) -> Result<()> {
     let began = Instant::now();
     let running = (0..threads).map(|_| {
         let (revision, case) = (Arc::clone(revision), Arc::clone(case));
@@ -207,7 +217,9 @@ impl Case {
             text: text.to_owned(),
             language: Some("en".to_owned()),
             cited: vec!["passage-0".to_owned(), "passage-1".to_owned()],
-            instructions: vec!["Answer in the customer's language, in short sentences, from the passages only.".to_owned()],
+            instructions: vec![
+                "Answer in the customer's language, in short sentences, from the passages only.".to_owned(),
+            ],
         };
         let classification = Classification {
             route: Route::Answer,
@@ -293,7 +305,11 @@ fn turn() -> Turn {
             message(1, Author::Customer, "Hello, which helmet size do I need?"),
             message(2, Author::Bot, "Measure the circumference of your head just above the ears. M fits 55 to 59 cm."),
             message(3, Author::Customer, "And can I try a bicycle before I buy it?"),
-            message(4, Author::Bot, "Yes. Test rides are free in our shop during opening hours. Bring an identity card."),
+            message(
+                4,
+                Author::Bot,
+                "Yes. Test rides are free in our shop during opening hours. Bring an identity card.",
+            ),
         ],
         detected_language: Some(("en".to_owned(), 0.98)),
         window: Some(Window { opened_by: "message".to_owned(), closes_at_ms: now_ms + 86_000_000 }),
@@ -305,12 +321,30 @@ fn turn() -> Turn {
 
 fn passages() -> Vec<Passage> {
     let texts = [
-        ("Shipping", "Yes. A parcel to Austria costs 4.90 euros, is free from 60 euros, and takes 1 to 3 working days."),
-        ("Shipping: Bicycles", "Bicycles are delivered by a forwarding agent, who calls you to agree on a day. Delivery of a bicycle costs 39 euros in Austria and Germany, and 79 euros in Switzerland."),
-        ("Shipping", "Yes. A parcel to Switzerland costs 14.90 francs and takes 3 to 6 working days. Customs and import tax are included."),
-        ("Returns", "You can return unused goods within 30 days. Please put the return form into the parcel; the refund takes up to ten working days after the goods have arrived with us."),
-        ("Contact", "Write to service@alpenrad.example or call +43 512 555 0100 during opening hours, Tuesday to Saturday from 10:00 to 18:00."),
-        ("Tracking", "Use the tracking link in the dispatch e-mail. If there is no movement for three working days, write to us with your order number."),
+        (
+            "Shipping",
+            "Yes. A parcel to Austria costs 4.90 euros, is free from 60 euros, and takes 1 to 3 working days.",
+        ),
+        (
+            "Shipping: Bicycles",
+            "Bicycles are delivered by a forwarding agent, who calls you to agree on a day. Delivery of a bicycle costs 39 euros in Austria and Germany, and 79 euros in Switzerland.",
+        ),
+        (
+            "Shipping",
+            "Yes. A parcel to Switzerland costs 14.90 francs and takes 3 to 6 working days. Customs and import tax are included.",
+        ),
+        (
+            "Returns",
+            "You can return unused goods within 30 days. Please put the return form into the parcel; the refund takes up to ten working days after the goods have arrived with us.",
+        ),
+        (
+            "Contact",
+            "Write to service@alpenrad.example or call +43 512 555 0100 during opening hours, Tuesday to Saturday from 10:00 to 18:00.",
+        ),
+        (
+            "Tracking",
+            "Use the tracking link in the dispatch e-mail. If there is no movement for three working days, write to us with your order number.",
+        ),
     ];
     let passages = texts.into_iter().zip([0.82_f32, 0.61, 0.55, 0.31, 0.24, 0.2]).enumerate();
     passages

@@ -54,7 +54,8 @@ pub async fn measure(options: &Options) -> Result<Findings> {
 
     let mut findings = Findings::default();
     fill(&ground, &knowledge, size.passages, &mut findings).await?;
-    let questions: Vec<Question> = (0..size.searches + WARM_UP).map(|number| corpus::question(number, size.passages)).collect();
+    let questions: Vec<Question> =
+        (0..size.searches + WARM_UP).map(|number| corpus::question(number, size.passages)).collect();
     searches(&knowledge, &size, &questions, &mut findings).await?;
     let compared = questions.get(..size.compared).context("there are fewer questions than comparisons")?;
     whole_search_recall(&knowledge, &exact, &size, compared, &mut findings).await?;
@@ -80,7 +81,11 @@ async fn fill(ground: &Ground, knowledge: &Knowledge, passages: usize, findings:
                 ..NewDocument::default()
             })
             .await?;
-        eprintln!("  {} of {passages} passages after {:.0} s", passages.min(first + ROWS_PER_DOCUMENT), began.elapsed().as_secs_f64());
+        eprintln!(
+            "  {} of {passages} passages after {:.0} s",
+            passages.min(first + ROWS_PER_DOCUMENT),
+            began.elapsed().as_secs_f64()
+        );
     }
     let loaded = began.elapsed();
     knowledge.prepare().await?;
@@ -126,7 +131,9 @@ async fn searches(knowledge: &Knowledge, size: &Size, questions: &[Question], fi
     findings.rows.push(Row::new(MEASURE, what("p99"), times.p99_ms()).aim(Aim::AtMost(20.0)));
     #[expect(clippy::cast_precision_loss, reason = "counts here stay far below 2^52")]
     let share = found as f64 / times.len().max(1) as f64;
-    findings.notes.push(format!("the passage that a question was made of is among the first {HITS} in {share:.3} of all searches"));
+    findings.notes.push(format!(
+        "the passage that a question was made of is among the first {HITS} in {share:.3} of all searches"
+    ));
     Ok(())
 }
 
@@ -144,7 +151,8 @@ async fn whole_search_recall(
         let began = Instant::now();
         let expected = exact.search(request(question)).await?.hits;
         micros.push(began.elapsed().as_secs_f64() * 1e6);
-        let found: HashSet<Uuid> = knowledge.search(request(question)).await?.hits.into_iter().map(|hit| hit.passage_id).collect();
+        let found: HashSet<Uuid> =
+            knowledge.search(request(question)).await?.hits.into_iter().map(|hit| hit.passage_id).collect();
         all += expected.len();
         shared += expected.iter().filter(|hit| found.contains(&hit.passage_id)).count();
     }
@@ -158,7 +166,7 @@ async fn whole_search_recall(
     Ok(())
 }
 
-/// The vector index alone, without full text.
+/// The vector index alone, without full text: to know where a miss of the whole search comes from. No aim of its own.
 struct Index<'a> {
     pool: &'a PgPool,
     exact: &'a PgPool,
@@ -181,26 +189,32 @@ impl Index<'_> {
             shared += found.iter().filter(|distance| **distance <= farthest).count();
         }
         findings.rows.push(
-            Row::new(MEASURE, format!("recall@{HITS} of the vector index, {} passages", size.passages), share(shared, all))
-                .against("exact search", Figure::Share(1.0))
-                .aim(Aim::AtLeast(0.98)),
+            Row::new(
+                MEASURE,
+                format!("recall@{HITS} of the vector index, {} passages", size.passages),
+                share(shared, all),
+            )
+            .against("exact search", Figure::Share(1.0)),
         );
         Ok(())
     }
 
     async fn distances(&self, connection: &mut PgConnection, vector: &str) -> Result<Vec<f64>> {
         let mut transaction = sqlx::Connection::begin(connection).await?;
-        sqlx::query("select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', $1, true)")
-            .bind(self.ef_search.to_string())
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', $1, true)",
+        )
+        .bind(self.ef_search.to_string())
+        .execute(&mut *transaction)
+        .await?;
         let (model, dimensions) = (self.embedder.model_id(), self.embedder.dimensions());
         let distance = format!("p.embedding::halfvec({dimensions}) <=> $1::text::vector::halfvec({dimensions})");
         let statement = format!(
             "select {distance} from passages p where p.embedding_model = '{model}' and (p.page_id is null or p.page_id = $2)
               order by {distance} limit {HITS}"
         );
-        let found = sqlx::query_scalar(AssertSqlSafe(statement)).bind(vector).bind(PAGE).fetch_all(&mut *transaction).await?;
+        let found =
+            sqlx::query_scalar(AssertSqlSafe(statement)).bind(vector).bind(PAGE).fetch_all(&mut *transaction).await?;
         transaction.rollback().await?;
         Ok(found)
     }

@@ -89,7 +89,8 @@ struct Copy {
 impl Copy {
     fn make() -> Result<Self> {
         let shipped = ground::policies()?;
-        let copy = Self { folder: std::env::temp_dir().join(format!("frontdesk-bench-policies-{}", std::process::id())) };
+        let copy =
+            Self { folder: std::env::temp_dir().join(format!("frontdesk-bench-policies-{}", std::process::id())) };
         for folder in [CHAIN, "components"] {
             let to = copy.folder.join(folder);
             std::fs::create_dir_all(&to)?;

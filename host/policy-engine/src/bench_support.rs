@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower};
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
 use crate::block_on::block_on_until;
-use crate::engine::{Engine, LOAD_FUEL};
+use crate::engine::{Engine, LOAD_FUEL, MEMORY_BYTES_MAX};
 use crate::hook::Hook;
 use crate::limits::Limits;
 use crate::policy::configure;
@@ -44,7 +44,10 @@ impl Bare {
 
     fn compile(hook: Hook, wasm: &[u8]) -> wasmtime::Result<Self> {
         let mut pool = PoolingAllocationConfig::new();
-        pool.max_memory_size(128 << 20).linear_memory_keep_resident(128 << 10);
+        // How the engine resets memories, so that the floor lacks only what the engine adds to it.
+        pool.max_memory_size(MEMORY_BYTES_MAX).pagemap_scan(Enabled::Auto);
+        let scans = PoolingAllocationConfig::is_pagemap_scan_available();
+        pool.linear_memory_keep_resident(if scans { 2 << 20 } else { 128 << 10 }).table_keep_resident(64 << 10);
         let mut config = Config::new();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = wasmtime::Engine::new(&config)?;

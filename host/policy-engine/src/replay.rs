@@ -108,6 +108,18 @@ impl RecordedTurn {
         assembly::conclude(&self.turn, verdicts, self.plan.as_ref(), &self.evidence)
     }
 
+    /// Fuel of all recorded calls.
+    #[must_use]
+    pub fn fuel_used(&self) -> u64 {
+        let used = [
+            self.classify.as_ref().map(|called| called.fuel_used),
+            self.tone.as_ref().map(|called| called.fuel_used),
+            self.escalate.as_ref().map(|called| called.fuel_used),
+        ];
+        let filters = self.filter.iter().flat_map(|run| &run.steps).map(|step| step.called.fuel_used);
+        used.into_iter().flatten().chain(filters).sum()
+    }
+
     /// Whether drafting was tried, so that the record says what came of it.
     fn holds_drafting(&self) -> bool {
         self.answer.is_some() || self.no_draft_reason.as_deref().is_some_and(|reason| reason != "route")

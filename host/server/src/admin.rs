@@ -18,7 +18,8 @@
 //! | `GET /admin/conversations`, `GET /admin/conversations/{id}` | conversations; one with transcript, ticket, window |
 //! | `GET /admin/conversations/{id}/turns`, `…/by-psid/{page_id}/{psid}/turns` | what was decided, and why |
 //! | `POST /admin/conversations/{id}/takeover`, `…/reply`, `…/handback` | see [`crate::handover`] |
-//! | `GET /admin/turns/{turn_id}` | the whole record of one turn |
+//! | `GET /admin/turns` | the whole records of all turns, oldest first, for replay |
+//! | `GET /admin/turns/{turn_id}`, `…/by-mid/{page_id}/{mid}` | the whole record of one turn: by its id, by a message that it read or sent |
 //! | `GET /admin/tickets`, `GET /admin/tickets/{id}`, `POST …/resolve` | matters for people |
 //! | `GET /admin/outbox/unknown`, `…/failed`, `POST /admin/outbox/{id}/settle` | sends in doubt |
 //! | `GET /admin/pages`, `POST /admin/pages/{id}/resume` | whether a Page may send |
@@ -65,7 +66,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/conversations/{id}/takeover", post(conversations::take_over))
         .route("/conversations/{id}/reply", post(conversations::reply))
         .route("/conversations/{id}/handback", post(conversations::hand_back))
+        .route("/turns", get(turns::list))
         .route("/turns/{turn_id}", get(turns::show))
+        .route("/turns/by-mid/{page_id}/{mid}", get(turns::by_mid))
         .route("/tickets", get(tickets::list))
         .route("/tickets/{id}", get(tickets::show))
         .route("/tickets/{id}/resolve", post(tickets::resolve))

@@ -103,8 +103,9 @@ impl Server {
         let late_tasks = TaskTracker::new();
         let (stop, late_stop) = (CancellationToken::new(), CancellationToken::new());
         let wake_ups = queue.start_sender(&late_tasks, &late_stop);
+        let inbox_pool = db::connect_more(&database_url, settings.inbox.writers).await?;
         let inbox = Inbox::start(
-            pool.clone(),
+            inbox_pool,
             &settings.inbox,
             settings.server.ack_timeout_ms,
             wake_ups.clone(),
@@ -168,7 +169,15 @@ impl Server {
                 crate::health::router(Arc::clone(&self.app))
             };
             let router = router.layer(tower_http::catch_panic::CatchPanicLayer::new());
-            axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await?;
+            let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+            let overdue = async {
+                self.stop.cancelled().await;
+                tokio::time::sleep(DRAIN).await;
+            };
+            tokio::select! {
+                served = serving => served?,
+                () = overdue => tracing::warn!("some clients did not finish their requests in time"),
+            }
         } else {
             self.stop.cancelled().await;
         }

@@ -46,6 +46,17 @@ pub enum ConnectError {
     },
 }
 
+/// A pool beside the main one, for those who must not wait for it. The schema is up to date already.
+pub async fn connect_more(url: &SecretString, connections_max: usize) -> Result<PgPool, ConnectError> {
+    let options: PgConnectOptions = url.expose_secret().parse().map_err(|source| ConnectError::Url { source })?;
+    PgPoolOptions::new()
+        .max_connections(u32::try_from(connections_max).unwrap_or(u32::MAX))
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_with(options.application_name("frontdesk-inbox"))
+        .await
+        .map_err(|source| ConnectError::Unreachable { source })
+}
+
 /// Connects and brings the schema up to date. Safe to run from many replicas at once: sqlx takes an advisory lock.
 pub async fn connect(url: &SecretString, connections_max: u32) -> Result<PgPool, ConnectError> {
     let options: PgConnectOptions =

@@ -174,7 +174,7 @@ pub async fn hand_back(app: &App, id: Uuid, agent: &str, resolve: bool) -> Resul
     let mut voided = 0;
     if changed {
         let reason = format!("handed back by {agent}");
-        voided = db::conversations::set_owner(&mut tx, id, "bot", &reason, None).await?;
+        voided = db::conversations::set_owner(&mut tx, id, "bot", &reason, None, None).await?;
     }
     let conversation = lock(&mut tx, id).await?;
     if changed || resolved_ticket.is_some() {
@@ -212,7 +212,7 @@ async fn make_human(
 ) -> Result<(Conversation, u64), HandoverError> {
     let why =
         if reason.is_empty() { format!("taken over by {agent}") } else { format!("taken over by {agent}: {reason}") };
-    let voided = db::conversations::set_owner(&mut *tx, before.id, "human", &why, Some(agent)).await?;
+    let voided = db::conversations::set_owner(&mut *tx, before.id, "human", &why, Some(agent), None).await?;
     let conversation = lock(&mut *tx, before.id).await?;
     let detail = json!({
         "from": before.state, "from_agent": before.agent, "epoch": conversation.epoch, "voided": voided, "reason": reason,

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,6 +51,8 @@ impl std::fmt::Debug for Delivery {
 
 impl Inbox {
     /// Starts the writers. They end when `stop` is cancelled and what waits is stored.
+    ///
+    /// `pool` should be theirs alone: acknowledgements must not wait for a connection that a turn holds.
     pub fn start(
         pool: PgPool,
         settings: &InboxSettings,
@@ -64,6 +66,7 @@ impl Inbox {
         for _ in 0..settings.writers {
             let writer = Writer {
                 pool: pool.clone(),
+                timeout: ms(ack_timeout_ms),
                 receiver: Arc::clone(&receiver),
                 rows_max: settings.rows_per_insert_max,
                 wake_ups: wake_ups.clone(),
@@ -92,6 +95,8 @@ impl Inbox {
 
 struct Writer {
     pool: PgPool,
+    /// A database that does not answer for this long has lost the connection, though nobody said so.
+    timeout: Duration,
     receiver: Arc<Mutex<mpsc::Receiver<Delivery>>>,
     rows_max: usize,
     wake_ups: WakeUps,
@@ -135,14 +140,14 @@ impl Writer {
             counts.push(delivery.events.len());
             events.append(&mut delivery.events);
         }
-        match insert(&self.pool, &events).await {
+        match self.insert(&events).await {
             Ok(()) => {
                 self.wake(&events);
                 for delivery in group {
                     let _ = delivery.done.send(Ok(()));
                 }
             }
-            Err(error) if group.len() > 1 && is_refusal(&error) => {
+            Err(error) if is_refusal(&error) => {
                 tracing::warn!(%error, deliveries = group.len(), "a group of deliveries was refused; storing each alone");
                 for (delivery, count) in group.into_iter().zip(counts) {
                     let own: Vec<NewEvent> = events.drain(..count).collect();
@@ -150,7 +155,7 @@ impl Writer {
                     if delivery.done.is_closed() {
                         continue;
                     }
-                    let result = insert(&self.pool, &own).await;
+                    let result = self.insert_tolerantly(&own).await;
                     if result.is_ok() {
                         self.wake(&own);
                     }
@@ -166,6 +171,38 @@ impl Writer {
         }
     }
 
+    async fn insert(&self, events: &[NewEvent]) -> sqlx::Result<()> {
+        let mut connection = self.pool.acquire().await?;
+        match tokio::time::timeout(self.timeout, insert(&mut connection, events)).await {
+            Ok(result) => result,
+            Err(_) => {
+                // Given back, it would wait for its next user just as long.
+                connection.close_on_drop();
+                Err(sqlx::Error::PoolTimedOut)
+            }
+        }
+    }
+
+    /// Stores the events of one delivery one by one when they are refused together. Of one that Postgres cannot take, the fact
+    /// that it came is kept, so that its neighbours are acknowledged and Meta does not repeat it for ever.
+    async fn insert_tolerantly(&self, events: &[NewEvent]) -> sqlx::Result<()> {
+        match self.insert(events).await {
+            Err(error) if is_refusal(&error) => {}
+            other => return other,
+        }
+        for event in events {
+            match self.insert(std::slice::from_ref(event)).await {
+                Err(error) if is_refusal(&error) => {
+                    tracing::error!(%error, kind = event.kind, "an event cannot be stored; only that it came is kept");
+                    let bare = NewEvent { payload: serde_json::json!({ "unstorable": true }), mid: None, ..event.clone() };
+                    self.insert(&[bare]).await?;
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     fn wake(&self, events: &[NewEvent]) {
         let mut seen = std::collections::HashSet::new();
         for event in events {
@@ -177,12 +214,12 @@ impl Writer {
 }
 
 /// Inserts; a deadlock or serialisation failure is Postgres asking for another try.
-async fn insert(pool: &PgPool, events: &[NewEvent]) -> sqlx::Result<()> {
-    let mut result = db::inbox::insert(pool, events).await;
+async fn insert(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx::Result<()> {
+    let mut result = db::inbox::insert(connection, events).await;
     for _ in 0..2 {
         match &result {
             Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40P01" | "40001")) => {
-                result = db::inbox::insert(pool, events).await;
+                result = db::inbox::insert(connection, events).await;
             }
             _ => break,
         }

@@ -11,7 +11,7 @@ use frontdesk_messenger::event::{
 use frontdesk_messenger::ids::{AppId, PageId};
 use frontdesk_messenger::window::{self, WindowOpener};
 use frontdesk_messenger::{Channel, event};
-use sqlx::PgConnection;
+use sqlx::{Acquire, PgConnection};
 
 use crate::app::App;
 use crate::db;
@@ -33,16 +33,26 @@ struct Intake<'a> {
     app: &'a App,
     conversation: Conversation,
     turn: Vec<TurnEvent>,
+    /// Events that somebody else answered, because the owner changed after them.
+    answered: Vec<i64>,
+    /// A failed turn waits for its next try: newer messages wait with it, so that they stay in order.
+    is_postponed: bool,
 }
 
-/// Applies `events`, marks all but the turn's as handled, and returns the conversation as it then stands.
+/// Applies `events`, marks all but the turn's as handled, and returns the conversation as it then stands. `counts`: the
+/// turn is one more attempt, not the repetition of one that an edit has overtaken.
+///
+/// Each event has a savepoint: one that cannot be applied is tried again later, and given up with a ticket in the end, while
+/// its neighbours go on.
 pub async fn apply(
     app: &App,
     tx: &mut PgConnection,
     conversation: Conversation,
     events: &[StoredEvent],
+    counts: bool,
 ) -> sqlx::Result<(Conversation, Vec<TurnEvent>)> {
-    let mut intake = Intake { app, conversation, turn: Vec::new() };
+    let (turn, answered) = (Vec::new(), Vec::new());
+    let mut intake = Intake { app, conversation, turn, answered, is_postponed: false };
     for stored in events {
         let event = Event::from_stored(
             Some(PageId::new(stored.page_id.clone())),
@@ -50,22 +60,36 @@ pub async fn apply(
             stored.event_at.map(|at| at.timestamp_millis()),
             stored.payload.clone(),
         );
-        let note = intake.one(tx, stored, &event).await?;
-        if let Some(note) = note {
-            db::inbox::mark_done(&mut *tx, &[stored.id], None, Some(note)).await?;
+        let (before, turn, answered) =
+            (intake.conversation.clone(), intake.turn.clone(), intake.answered.clone());
+        let mut savepoint = tx.begin().await?;
+        match intake.one(&mut savepoint, stored, &event).await {
+            Ok(note) => {
+                if let Some(note) = note {
+                    db::inbox::mark_done(&mut *savepoint, &[stored.id], None, Some(note)).await?;
+                } else {
+                    intake.is_postponed |= stored.is_postponed;
+                }
+                savepoint.commit().await?;
+            }
+            Err(error) => {
+                savepoint.rollback().await?;
+                (intake.conversation, intake.turn, intake.answered) = (before, turn, answered);
+                intake.cannot_apply(tx, stored, &error).await?;
+            }
         }
         if let Some(fresh) = db::conversations::get(&mut *tx, intake.conversation.id).await? {
             intake.conversation = fresh;
         }
     }
-    // A takeover among the events also takes the messages before it from the machine.
-    if intake.conversation.state != "bot" && !intake.turn.is_empty() {
-        let ids: Vec<i64> = intake.turn.iter().map(|event| event.inbox_id).collect();
-        db::inbox::mark_done(&mut *tx, &ids, None, Some("a person or another app answers")).await?;
+    db::inbox::mark_done(&mut *tx, &intake.answered, None, Some("a person or another app answers")).await?;
+    if intake.is_postponed {
         intake.turn.clear();
     }
-    let ids: Vec<i64> = intake.turn.iter().map(|event| event.inbox_id).collect();
-    db::inbox::count_attempt(&mut *tx, &ids).await?;
+    if counts {
+        let ids: Vec<i64> = intake.turn.iter().map(|event| event.inbox_id).collect();
+        db::inbox::count_attempt(&mut *tx, &ids).await?;
+    }
     Ok((intake.conversation, intake.turn))
 }
 
@@ -100,17 +124,33 @@ impl Intake<'_> {
             EventKind::Echo(echo) => self.echo(tx, stored, event, echo, at).await?,
             EventKind::Edit { mid: Some(mid), text: Some(text), .. } => {
                 db::messages::edit(&mut *tx, self.conversation.id, mid.as_str(), text, at).await?;
+                if db::messages::is_deleted(&mut *tx, self.conversation.id, mid.as_str()).await? {
+                    db::inbox::erase(&mut *tx, &stored.page_id, &self.conversation.psid, mid.as_str()).await?;
+                }
                 "edit applied"
             }
             EventKind::Unsend { mid: Some(mid) } => {
                 db::messages::unsend(&mut *tx, self.conversation.id, mid.as_str(), at).await?;
                 db::inbox::erase(&mut *tx, &stored.page_id, &self.conversation.psid, mid.as_str()).await?;
                 self.turn.retain(|event| event.mid != mid.as_str());
+                let id = self.conversation.id;
+                db::outbox::void_withdrawn(&mut *tx, id, mid.as_str()).await?;
+                db::decisions::erase(&mut *tx, id, mid.as_str()).await?;
+                db::tickets::erase_summary(&mut *tx, id, mid.as_str()).await?;
+                db::tickets::refresh_transcript(&mut *tx, id).await?;
                 "message erased"
             }
-            EventKind::PassThreadControl { new_owner, .. } | EventKind::TakeThreadControl { new_owner, .. } => {
-                self.new_owner(tx, new_owner.as_ref()).await?;
+            EventKind::PassThreadControl { new_owner, .. } => {
+                self.new_owner(tx, event.channel, new_owner.as_ref(), true, at).await?;
                 "owner noted"
+            }
+            EventKind::TakeThreadControl { new_owner, .. } => {
+                self.new_owner(tx, event.channel, new_owner.as_ref(), false, at).await?;
+                "owner noted"
+            }
+            EventKind::PolicyEnforcement { action, reason } => {
+                enforce(self.app, tx, &stored.page_id, action, reason.as_deref()).await?;
+                "enforcement noted"
             }
             EventKind::RequestThreadControl { requested_owner, .. } => {
                 tracing::info!(
@@ -141,7 +181,7 @@ impl Intake<'_> {
     async fn open_window(&self, tx: &mut PgConnection, event: &Event, at: DateTime<Utc>) -> sqlx::Result<()> {
         let id = self.conversation.id;
         let is_message = matches!(event.kind, EventKind::Message(_));
-        if is_message && event.channel != Channel::Changes {
+        if is_message && !event.from_page && event.channel != Channel::Changes {
             db::conversations::touch_customer(&mut *tx, id, at).await?;
         }
         if let Some(mut rule) = window::opens_window(event)
@@ -196,21 +236,23 @@ impl Intake<'_> {
         at: DateTime<Utc>,
     ) -> sqlx::Result<Option<&'static str>> {
         if event.channel == Channel::Standby {
-            if self.conversation.state == "bot" {
-                self.set_owner(tx, "not_ours", "the thread belongs to another app").await?;
+            // A copy from before the thread was given to us says nothing about now.
+            if self.conversation.state == "bot" && !self.is_before_owner(at) {
+                self.set_owner(tx, "not_ours", "the thread belongs to another app", at).await?;
             }
             return Ok(Some("read along in standby"));
         }
         if self.conversation.state == "not_ours" {
-            self.set_owner(tx, "bot", "Meta delivers the thread to us again").await?;
+            self.set_owner(tx, "bot", "Meta delivers the thread to us again", at).await?;
         }
         if self.conversation.state == "human" && self.is_quiet(at) {
-            self.set_owner(tx, "bot", "no word from a person for handover.quiet_hours").await?;
+            self.set_owner(tx, "bot", "no word from a person for handover.quiet_hours", at).await?;
         }
         if !event::needs_turn(event) {
             return Ok(Some("needs no answer"));
         }
         if self.conversation.state != "bot" {
+            db::tickets::refresh_transcript(&mut *tx, self.conversation.id).await?;
             return Ok(Some("a person or another app answers"));
         }
         self.turn.push(TurnEvent {
@@ -227,8 +269,53 @@ impl Intake<'_> {
         at - last > Duration::hours(self.app.settings.handover.quiet_hours)
     }
 
-    async fn set_owner(&mut self, tx: &mut PgConnection, state: &str, reason: &str) -> sqlx::Result<()> {
-        db::conversations::set_owner(&mut *tx, self.conversation.id, state, reason, None).await?;
+    /// Whether something happened before the present owner became it. An owner that nothing changed was always there.
+    fn is_before_owner(&self, at: DateTime<Utc>) -> bool {
+        self.conversation.state_reason.is_some() && at < self.conversation.state_since
+    }
+
+    /// Tries an event again later; after `worker.attempts_max` it is kept as failed, and a person is told.
+    async fn cannot_apply(
+        &mut self,
+        tx: &mut PgConnection,
+        stored: &StoredEvent,
+        error: &sqlx::Error,
+    ) -> sqlx::Result<()> {
+        tracing::error!(%error, event = stored.id, kind = stored.kind, "an event could not be applied");
+        metrics::counter!("frontdesk_events_failed_total", "kind" => stored.kind.clone()).increment(1);
+        let settings = &self.app.settings.worker;
+        db::inbox::count_attempt(&mut *tx, &[stored.id]).await?;
+        if stored.attempts + 1 < settings.attempts_max {
+            let exponent = u32::try_from(stored.attempts).unwrap_or(0).min(16);
+            let after_ms = i64::try_from(settings.retry_ms.saturating_mul(1 << exponent)).unwrap_or(i64::MAX);
+            return db::inbox::postpone(&mut *tx, &[stored.id], after_ms, "could not be applied").await;
+        }
+        db::inbox::mark_failed(&mut *tx, stored.id, "could not be applied").await?;
+        let ticket = db::tickets::NewTicket {
+            conversation_id: self.conversation.id,
+            page_id: &stored.page_id,
+            turn_id: None,
+            priority: "high",
+            reason: "processing-failed",
+            summary: "An event of this conversation could not be processed. Please look at it in the Page Inbox.",
+            tags: &["processing".to_owned()],
+        };
+        db::tickets::open(tx, &ticket, !self.app.settings.tickets.webhook_url.is_empty()).await?;
+        Ok(())
+    }
+
+    async fn set_owner(
+        &mut self,
+        tx: &mut PgConnection,
+        state: &str,
+        reason: &str,
+        at: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        if state != "bot" {
+            // What came before belongs to the new owner too, whoever owns the thread later.
+            self.answered.extend(self.turn.drain(..).map(|event| event.inbox_id));
+        }
+        db::conversations::set_owner(&mut *tx, self.conversation.id, state, reason, None, Some(at)).await?;
         metrics::counter!("frontdesk_owner_changes_total", "to" => state.to_owned()).increment(1);
         tracing::info!(conversation = %self.conversation.id, state, reason, "the conversation changed its owner");
         if let Some(fresh) = db::conversations::get(&mut *tx, self.conversation.id).await? {
@@ -285,12 +372,12 @@ impl Intake<'_> {
         at: DateTime<Utc>,
     ) -> sqlx::Result<()> {
         // An echo of before the conversation was handed back says nothing about now.
-        if self.conversation.state_reason.is_some() && at < self.conversation.state_since {
+        if self.is_before_owner(at) {
             return Ok(());
         }
         if event.channel == Channel::Standby {
             if self.conversation.state == "bot" {
-                self.set_owner(tx, "not_ours", "another app answered").await?;
+                self.set_owner(tx, "not_ours", "another app answered", at).await?;
             }
         } else if self.conversation.state == "human" {
             db::conversations::touch_agent(&mut *tx, self.conversation.id, at).await?;
@@ -299,34 +386,79 @@ impl Intake<'_> {
                 Some(app_id) if !app_id.is_inbox() => format!("app {app_id} answered"),
                 _ => "a person answered in the Page Inbox".to_owned(),
             };
-            self.set_owner(tx, "human", &reason).await?;
+            self.set_owner(tx, "human", &reason, at).await?;
         }
         Ok(())
     }
 
-    async fn new_owner(&mut self, tx: &mut PgConnection, new_owner: Option<&AppId>) -> sqlx::Result<()> {
+    /// Applies that Meta gave the thread to somebody. To us only when it is clear: without an app id of our own, a pass that is
+    /// delivered to us (not in standby) is a pass to us; a take is always another's. An agent who took the conversation in
+    /// Frontdesk keeps it.
+    async fn new_owner(
+        &mut self,
+        tx: &mut PgConnection,
+        channel: Channel,
+        new_owner: Option<&AppId>,
+        is_pass: bool,
+        at: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        if self.is_before_owner(at) {
+            return Ok(());
+        }
         let ours = &self.app.settings.graph.app_id;
+        let state = self.conversation.state.as_str();
+        let held_by_agent = state == "human" && self.conversation.agent.is_some();
         match new_owner {
             Some(owner) if owner.is_inbox() => {
-                if self.conversation.state != "human" {
-                    self.set_owner(tx, "human", "the Page Inbox took the thread").await?;
+                if state != "human" {
+                    self.set_owner(tx, "human", "the Page Inbox took the thread", at).await?;
                 }
             }
-            // Without our own app id, a pass that is delivered to us is a pass to us.
-            Some(owner) if !ours.is_empty() && owner.as_str() != ours => {
-                if self.conversation.state != "not_ours" {
+            Some(owner) if owner.as_str() == ours || (ours.is_empty() && is_pass) => {
+                if channel == Channel::Messaging && state != "bot" && !held_by_agent {
+                    self.set_owner(tx, "bot", "the thread was given to us", at).await?;
+                }
+            }
+            Some(owner) => {
+                if state != "not_ours" {
                     let reason = format!("the thread was given to app {owner}");
-                    self.set_owner(tx, "not_ours", &reason).await?;
+                    self.set_owner(tx, "not_ours", &reason, at).await?;
                 }
             }
-            _ => {
-                if self.conversation.state != "bot" {
-                    self.set_owner(tx, "bot", "the thread was given to us").await?;
-                }
-            }
+            // Idle: whoever may answer shows when the next message arrives.
+            None => {}
         }
         Ok(())
     }
+}
+
+/// Applies what Meta's policy enforcement did to the Page.
+async fn enforce(
+    app: &App,
+    tx: &mut PgConnection,
+    page_id: &str,
+    action: &PolicyAction,
+    reason: Option<&str>,
+) -> sqlx::Result<()> {
+    let reason = reason.unwrap_or("no reason given");
+    match action {
+        PolicyAction::Block => {
+            let text = format!("{} blocked the Page: {reason}", db::pages::ENFORCEMENT);
+            db::pages::set_state(&mut *tx, page_id, "stopped", &text).await?;
+            tracing::error!(page = page_id, reason, "Meta blocked the Page; nothing more is sent");
+        }
+        PolicyAction::Unblock => {
+            if db::pages::lift_enforcement(&mut *tx, page_id, "Meta unblocked the Page").await? {
+                tracing::warn!(page = page_id, "Meta unblocked the Page; sending goes on");
+            }
+        }
+        PolicyAction::Warning | PolicyAction::Other(_) => {
+            tracing::error!(page = page_id, reason, "Meta warned the Page about its messages");
+        }
+    }
+    metrics::counter!("frontdesk_policy_enforcement_total", "page" => page_id.to_owned()).increment(1);
+    app.outbox.wake();
+    Ok(())
 }
 
 /// Applies an event of a Page's own: enforcement of Meta's policies, roles, posts.
@@ -339,23 +471,7 @@ pub async fn apply_page_event(app: &App, tx: &mut PgConnection, stored: &StoredE
     );
     let note = match &event.kind {
         EventKind::PolicyEnforcement { action, reason } => {
-            let reason = reason.as_deref().unwrap_or("no reason given");
-            match action {
-                PolicyAction::Block => {
-                    let text = format!("Meta's policy enforcement blocked the Page: {reason}");
-                    db::pages::set_state(&mut *tx, &stored.page_id, "stopped", &text).await?;
-                    tracing::error!(page = stored.page_id, reason, "Meta blocked the Page; nothing more is sent");
-                }
-                PolicyAction::Unblock => {
-                    db::pages::set_state(&mut *tx, &stored.page_id, "active", "Meta unblocked the Page").await?;
-                    tracing::warn!(page = stored.page_id, "Meta unblocked the Page; sending goes on");
-                }
-                PolicyAction::Warning | PolicyAction::Other(_) => {
-                    tracing::error!(page = stored.page_id, reason, "Meta warned the Page about its messages");
-                }
-            }
-            metrics::counter!("frontdesk_policy_enforcement_total", "page" => stored.page_id.clone()).increment(1);
-            app.outbox.wake();
+            enforce(app, tx, &stored.page_id, action, reason.as_deref()).await?;
             "enforcement noted"
         }
         EventKind::Malformed { .. } => "malformed",

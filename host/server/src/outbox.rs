@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use frontdesk_messenger::classify::StopReason;
 use frontdesk_messenger::graph::{CallTrace, ProofForm};
 use frontdesk_messenger::outbound::SenderAction;
@@ -55,8 +55,10 @@ const USAGE_PERCENT_MAX: u32 = 95;
 const LIMIT_PAUSE_MS: u64 = 60_000;
 /// A look-up of a send in doubt is repeated after this long.
 const LOOK_AGAIN_MS: i64 = 5_000;
+/// Rows looked up in one step: few, so that a step ends before the rows may be taken again.
+const LOOK_UPS_MAX: i64 = 4;
 /// Meta's clock and ours may differ by this much.
-const CLOCK_SKEW_MS: i64 = 120_000;
+const CLOCK_SKEW_MS: i64 = 900_000;
 /// Messages looked through for a send in doubt.
 const LOOK_THROUGH_MAX: u32 = 50;
 
@@ -130,8 +132,10 @@ pub fn start(app: &Arc<App>, tasks: &TaskTracker, stop: &CancellationToken) {
 async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
     let settings = &app.settings.outbox;
     let running = Arc::new(Semaphore::new(settings.concurrency));
-    let poll = ms(settings.poll_ms);
-    loop {
+    let mut poll = tokio::time::interval(ms(settings.poll_ms));
+    // Its own clock: with a reply every few milliseconds, a pause that each of them restarts would never end.
+    poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !stop.is_cancelled() {
         let free = running.available_permits();
         let claimed = if free == 0 { 0 } else { claim(&app, free, &running, &tasks).await };
         // More may be due, unless less came than was asked for.
@@ -140,7 +144,7 @@ async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
         }
         tokio::select! {
             () = app.outbox.wake.notified() => {}
-            () = tokio::time::sleep(poll) => settle_unsendable(&app).await,
+            _ = poll.tick() => settle_unsendable(&app).await,
             () = stop.cancelled() => return,
         }
     }
@@ -149,6 +153,7 @@ async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
 /// Claims what is due and sends each in a task of its own. Returns how many were claimed.
 async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &TaskTracker) -> usize {
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
+    let asked = Asked::now();
     let rows = match db::outbox::claim(&app.pool, &app.replica, limit).await {
         Ok(rows) => rows,
         Err(error) => {
@@ -161,7 +166,7 @@ async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &Ta
         let Ok(permit) = Arc::clone(running).acquire_owned().await else { return count };
         let app = Arc::clone(app);
         tasks.spawn(async move {
-            send(&app, row).await;
+            send(&app, row, asked).await;
             drop(permit);
             // The next part of the same reply may go now.
             app.outbox.wake();
@@ -170,7 +175,26 @@ async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &Ta
     count
 }
 
-async fn send(app: &App, row: Claimed) {
+/// When a claim was asked for, by two clocks: one of them goes on while the machine sleeps.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    monotonic: std::time::Instant,
+    wall: std::time::SystemTime,
+}
+
+impl Asked {
+    fn now() -> Self {
+        Self { monotonic: std::time::Instant::now(), wall: std::time::SystemTime::now() }
+    }
+
+    /// Whether so much time has passed that others may take the send for lost before it could end.
+    fn is_stale(&self, settings: &Settings) -> bool {
+        let limit = ms(settings.outbox.in_doubt_after_ms.saturating_sub(settings.graph.timeout_ms));
+        self.monotonic.elapsed() >= limit || self.wall.elapsed().is_ok_and(|elapsed| elapsed >= limit)
+    }
+}
+
+async fn send(app: &App, row: Claimed, asked: Asked) {
     let id = row.id;
     let Some(page) = app.outbox.page(&row.page_id) else {
         settle(app, &row, Verdict::Fail("this Page has no access token here; add it to [[pages]]".into()), None).await;
@@ -183,6 +207,10 @@ async fn send(app: &App, row: Claimed) {
             return;
         }
     };
+    if asked.is_stale(&app.settings) {
+        tracing::warn!(outbox = %id, "this process stood still after it had claimed a message; it is looked up, not sent");
+        return;
+    }
     let started = std::time::Instant::now();
     let reply = app.outbox.graph.send(page, &message).await;
     let result = reply.result.as_ref().map_or_else(Failure::name, |_| "sent");
@@ -234,9 +262,8 @@ async fn pause_when_full(app: &App, page_id: &str, reply: &Reply<Sent>) {
         _ => None,
     };
     if let Some(pause_ms) = limited {
-        let until = Utc::now() + ms(pause_ms);
         tracing::warn!(page = page_id, pause_ms, percent = reply.usage.max_percent, "the Page pauses for Meta's limits");
-        if let Err(error) = db::pages::pause_until(&app.pool, page_id, until).await {
+        if let Err(error) = db::pages::pause_for(&app.pool, page_id, i64::try_from(pause_ms).unwrap_or(i64::MAX)).await {
             tracing::error!(%error, page = page_id, "the pause could not be stored");
         }
     }
@@ -328,34 +355,19 @@ async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallT
     let id = row.id;
     match verdict {
         Verdict::Sent(message_id) => {
-            let mut tx = app.pool.begin().await?;
-            // The echo may be applied at this moment. Lock order everywhere: conversation, then outbox rows; the message
-            // below refers to the conversation, which Postgres would lock last and so deadlock with the echo's turn.
-            db::conversations::lock(&mut tx, row.conversation_id).await?;
-            db::outbox::mark_sent(&mut *tx, id, Some(message_id)).await?;
-            let message = db::messages::NewMessage {
-                conversation_id: row.conversation_id,
-                mid: message_id,
-                author: &row.author,
-                source: "text",
-                text: &row.text,
-                payload: None,
-                attachments: Vec::new(),
-                sent_at: Utc::now(),
-                outbox_id: Some(id),
-            };
-            db::messages::insert(&mut *tx, &message).await?;
-            tx.commit().await
+            let sent = SentRow { id, conversation_id: row.conversation_id, author: &row.author, text: &row.text };
+            confirm(app, &sent, message_id, Utc::now()).await
         }
         Verdict::Again { after, counted, error } => {
-            db::outbox::requeue(&app.pool, id, Utc::now() + *after, *counted, error).await
+            let after_ms = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+            db::outbox::requeue(&app.pool, id, row.claimed_at, after_ms, *counted, error).await
         }
-        Verdict::Unknown(error) => db::outbox::mark_unknown(&app.pool, id, error).await,
+        Verdict::Unknown(error) => db::outbox::mark_unknown(&app.pool, id, row.claimed_at, error).await,
         Verdict::PageState { state, reason } => {
             if db::pages::set_state(&app.pool, &row.page_id, state, reason).await? {
                 tracing::error!(page = row.page_id, state, reason, "the Page can no longer send");
             }
-            db::outbox::requeue(&app.pool, id, Utc::now(), false, reason).await
+            db::outbox::requeue(&app.pool, id, row.claimed_at, 0, false, reason).await
         }
         Verdict::Fail(error) | Verdict::NotOurs(error) | Verdict::WindowClosed(error) => {
             fail(app, row, verdict, error, trace).await
@@ -363,18 +375,48 @@ async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallT
     }
 }
 
+/// A row that Meta has taken.
+struct SentRow<'a> {
+    id: Uuid,
+    conversation_id: Uuid,
+    author: &'a str,
+    text: &'a str,
+}
+
+/// Settles a row as sent, and writes it into the transcript.
+async fn confirm(app: &App, row: &SentRow<'_>, message_id: &str, sent_at: DateTime<Utc>) -> sqlx::Result<()> {
+    let mut tx = app.pool.begin().await?;
+    // The echo may be applied at this moment. Lock order everywhere: conversation, then outbox rows; the message below
+    // refers to the conversation, which Postgres would lock last and so deadlock with the echo's turn.
+    db::conversations::lock(&mut tx, row.conversation_id).await?;
+    db::outbox::mark_sent(&mut *tx, row.id, Some(message_id)).await?;
+    let message = db::messages::NewMessage {
+        conversation_id: row.conversation_id,
+        mid: message_id,
+        author: row.author,
+        source: "text",
+        text: row.text,
+        payload: None,
+        attachments: Vec::new(),
+        sent_at,
+        outbox_id: Some(row.id),
+    };
+    db::messages::insert(&mut *tx, &message).await?;
+    tx.commit().await
+}
+
 /// Settles a row as failed. The customer is still owed an answer, so a person gets a ticket.
 async fn fail(app: &App, row: &Claimed, verdict: &Verdict, error: &str, trace: Option<&CallTrace>) -> sqlx::Result<()> {
     let mut tx = app.pool.begin().await?;
     // Lock order everywhere: conversation, then outbox rows.
     db::conversations::lock(&mut tx, row.conversation_id).await?;
-    let code = trace.and_then(|t| t.code);
-    let subcode = trace.and_then(|t| t.subcode);
-    if db::outbox::mark_failed(&mut *tx, row.id, code, subcode, error).await? {
+    let numbers = trace.map_or((None, None), |trace| (trace.code, trace.subcode));
+    if db::outbox::mark_failed(&mut *tx, row.id, Some(row.claimed_at), numbers, error).await? {
+        db::conversations::disclose_again(&mut *tx, row.conversation_id).await?;
         db::outbox::fail_following(&mut *tx, row.id, "an earlier part of the same reply failed").await?;
         match verdict {
             Verdict::NotOurs(_) => {
-                db::conversations::set_owner(&mut tx, row.conversation_id, "not_ours", error, None).await?;
+                db::conversations::set_owner(&mut tx, row.conversation_id, "not_ours", error, None, None).await?;
             }
             Verdict::WindowClosed(_) => db::conversations::close_window(&mut *tx, row.conversation_id).await?,
             _ => {}
@@ -431,6 +473,7 @@ async fn settle_one_unsendable(app: &App, id: Uuid, conversation_id: Uuid) -> sq
     db::conversations::lock(&mut tx, conversation_id).await?;
     let Some((page_id, state, error)) = db::outbox::settle_unsendable(&mut *tx, id).await? else { return Ok(None) };
     if state == "failed" {
+        db::conversations::disclose_again(&mut *tx, conversation_id).await?;
         open_delivery_ticket(app, &mut tx, conversation_id, &page_id, "window-closed", &error).await?;
     }
     tx.commit().await?;
@@ -446,7 +489,7 @@ async fn doubt_loop(app: Arc<App>, stop: CancellationToken) {
     while crate::queue::pause(every, &stop).await {
         let doubted = async {
             db::outbox::doubt_stale(&app.pool, stale_ms).await?;
-            db::outbox::take_in_doubt(&app.pool, grace_ms, LOOK_AGAIN_MS, 50).await
+            db::outbox::take_in_doubt(&app.pool, grace_ms, LOOK_AGAIN_MS, LOOK_UPS_MAX).await
         };
         match doubted.await {
             Ok(rows) => {
@@ -459,11 +502,6 @@ async fn doubt_loop(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-/// Time since the send that is in doubt.
-fn age_ms(row: &InDoubt) -> i64 {
-    row.claimed_at.map_or(0, |at| (Utc::now() - at).num_milliseconds())
-}
-
 async fn look_up(app: &App, row: &InDoubt) {
     let seen = match find_in_conversation(app, row).await {
         Ok(seen) => seen,
@@ -473,21 +511,32 @@ async fn look_up(app: &App, row: &InDoubt) {
             return;
         }
     };
+    if seen.is_none() {
+        // Meta's record may lag behind its acceptance: only absence that lasts counts.
+        let grace_ms = i64::try_from(app.settings.outbox.echo_grace_ms).unwrap_or(i64::MAX);
+        match db::outbox::note_absent(&app.pool, row.id, row.claimed_at, grace_ms).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::error!(%error, outbox = %row.id, "a look-up could not be noted");
+                return;
+            }
+        }
+    }
     let result = match seen {
         Some(message_id) => {
             metrics::counter!("frontdesk_doubts_total", "result" => "sent").increment(1);
-            db::outbox::mark_sent(&app.pool, row.id, Some(&message_id)).await.map(drop)
+            let sent = SentRow { id: row.id, conversation_id: row.conversation_id, author: &row.author, text: &row.text };
+            confirm(app, &sent, &message_id, row.claimed_at).await
         }
         None if row.attempts >= app.settings.outbox.attempts_max => {
             let error = format!("not in the conversation, and given up after {} attempts", row.attempts);
             fail_in_doubt(app, row, &error).await
         }
-        // Meta's record may lag behind its acceptance: only the second look counts.
-        None if age_ms(row) < 2 * i64::try_from(app.settings.outbox.echo_grace_ms).unwrap_or(0) => return,
         None => {
             metrics::counter!("frontdesk_doubts_total", "result" => "not_sent").increment(1);
             let error = "the Conversations API shows that it was not sent";
-            db::outbox::requeue(&app.pool, row.id, Utc::now(), true, error).await
+            db::outbox::requeue(&app.pool, row.id, row.claimed_at, 0, true, error).await
         }
     };
     match result {
@@ -514,10 +563,10 @@ async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>
             continue;
         }
         // The same words may have been sent before, by another row, or by a person.
-        let known = db::outbox::by_message_id(&app.pool, &row.page_id, message.id.as_str())
+        let known = db::messages::belongs_to_another(&app.pool, row.conversation_id, message.id.as_str(), row.id)
             .await
             .map_err(|error| error.to_string())?;
-        if known.is_none() {
+        if !known {
             return Ok(Some(message.id.as_str().to_owned()));
         }
     }
@@ -528,7 +577,7 @@ async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>
 
 /// After a while a person is asked to look; the row stays visible and unsettled.
 async fn ask_a_person(app: &App, row: &InDoubt, reason: &str) {
-    if age_ms(row) < i64::try_from(app.settings.outbox.unknown_ticket_after_ms).unwrap_or(i64::MAX) {
+    if row.age_ms < i64::try_from(app.settings.outbox.unknown_ticket_after_ms).unwrap_or(i64::MAX) {
         return;
     }
     let opened = async {
@@ -548,7 +597,8 @@ async fn ask_a_person(app: &App, row: &InDoubt, reason: &str) {
 async fn fail_in_doubt(app: &App, row: &InDoubt, error: &str) -> sqlx::Result<()> {
     let mut tx = app.pool.begin().await?;
     db::conversations::lock(&mut tx, row.conversation_id).await?;
-    if db::outbox::mark_failed(&mut *tx, row.id, None, None, error).await? {
+    if db::outbox::mark_failed(&mut *tx, row.id, Some(row.claimed_at), (None, None), error).await? {
+        db::conversations::disclose_again(&mut *tx, row.conversation_id).await?;
         db::outbox::fail_following(&mut *tx, row.id, "an earlier part of the same reply failed").await?;
         open_delivery_ticket(app, &mut tx, row.conversation_id, &row.page_id, "delivery-failed", error).await?;
     }

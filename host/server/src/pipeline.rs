@@ -40,6 +40,8 @@ pub use record::{Citation, DecisionRecord, RECORD_VERSION};
 const TYPING_AFTER: Duration = Duration::from_millis(300);
 /// Longest reply without a plan that says otherwise, in characters.
 const DEFAULT_CHARACTERS_MAX: u32 = 1_000;
+/// Said when a disclosure is due and the tone policy cannot say it.
+const DEFAULT_DISCLOSURE: &str = "You are chatting with an automated assistant.";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -180,7 +182,7 @@ impl Judge<'_> {
             Ok(plan) => plan.clone(),
             Err(fault) => {
                 count_fault(fault);
-                default_plan()
+                default_plan(self.record.turn.disclosure_due)
             }
         };
         self.record.tone = Some(called);
@@ -226,7 +228,10 @@ impl Judge<'_> {
         }
         let typing = async {
             tokio::time::sleep(TYPING_AFTER).await;
-            if self.app.settings.turn.typing_indicator {
+            let page = &self.input.page;
+            // Calling Graph while it limits the Page prolongs the limit.
+            let may_call = page.state == "active" && page.paused_until.is_none_or(|until| until <= self.input.now);
+            if self.app.settings.turn.typing_indicator && may_call {
                 self.app.outbox.show_typing(&self.input.page.page_id, &self.input.conversation.psid).await;
             }
             // Only the draft ends the race below.
@@ -360,7 +365,7 @@ impl Judge<'_> {
     /// The draft, if it may go out; a ticket in its place if the escalation asked to send what must not be sent.
     fn sendable(&self, ticket: Option<TicketDraft>) -> Said {
         let evidence = &self.record.evidence;
-        let carried = evidence.sentences == 0 || evidence.supported > 0;
+        let carried = evidence.supported > 0;
         match self.record.filter.as_ref().map(|run| &run.result) {
             Some(FilterResult::Passed { text, split_hints }) if carried => {
                 Said::Draft { text: text.clone(), hints: split_hints.clone(), ticket }
@@ -406,7 +411,8 @@ impl Judge<'_> {
             }
         };
         self.record.replies.clone_from(&replies);
-        let disclosed = disclosure.is_some() && !replies.is_empty();
+        // A filter may have taken it out: only what is really said counts.
+        let disclosed = disclosure.as_ref().is_some_and(|text| replies.iter().any(|reply| reply.contains(text.trim())));
         Ok(TurnResult {
             route,
             outcome,
@@ -470,7 +476,7 @@ fn framed(plan: &policy::Plan, answer: &str) -> String {
 }
 
 /// How an answer is drafted when the tone policy fails.
-fn default_plan() -> policy::Plan {
+fn default_plan(disclosure_due: bool) -> policy::Plan {
     policy::Plan {
         instructions: vec![policy::Instruction {
             title: "Voice".into(),
@@ -480,7 +486,7 @@ fn default_plan() -> policy::Plan {
         language: None,
         max_characters: DEFAULT_CHARACTERS_MAX,
         temperature: None,
-        preamble: None,
+        preamble: disclosure_due.then(|| DEFAULT_DISCLOSURE.to_owned()),
         closing: None,
     }
 }

@@ -35,7 +35,7 @@ const GROUP: &str = "workers";
 const BUFFER: usize = 16_384;
 /// Wake-ups written in one round trip.
 const PIPELINE_MAX: usize = 512;
-const BLOCK_MS: usize = 2_000;
+const BLOCK_MS: u64 = 2_000;
 const RECONNECT: Duration = Duration::from_millis(500);
 /// Conversations that one sweep hands out.
 const SWEEP_MAX: i64 = 1_000;
@@ -141,11 +141,12 @@ impl Queue {
     }
 
     async fn connect(&self, blocking: bool) -> RedisResult<MultiplexedConnection> {
-        // A blocking read outlives the client's default response time-out of 500 ms.
-        let timeout = if blocking { None } else { Some(Duration::from_secs(5)) };
+        // A blocking read outlives the client's default response time-out of 500 ms; but a server that vanished without a
+        // word must be noticed.
+        let timeout = if blocking { BLOCK_MS + 3_000 } else { 5_000 };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(5)))
-            .set_response_timeout(timeout);
+            .set_response_timeout(Some(Duration::from_millis(timeout)));
         self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 

@@ -224,7 +224,8 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 14] = [
+        let signed = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 23] = [
             ("server.webhook_body_bytes_max", self.server.webhook_body_bytes_max as u64, 65_536..=64 << 20),
             ("server.ack_timeout_ms", self.server.ack_timeout_ms, 100..=4_900),
             ("inbox.pending_max", self.inbox.pending_max as u64, 1..=1_000_000),
@@ -234,8 +235,18 @@ impl Settings {
             ("queue.sweep_ms", self.queue.sweep_ms, 50..=600_000),
             ("worker.concurrency", self.worker.concurrency as u64, 1..=1_024),
             ("worker.lease_ms", self.worker.lease_ms, 1_000..=600_000),
-            ("turn.events_max", self.turn.events_max.unsigned_abs(), 1..=1_000),
-            ("turn.history_max", self.turn.history_max.unsigned_abs(), 0..=30),
+            ("turn.events_max", signed(self.turn.events_max), 1..=1_000),
+            ("turn.history_max", signed(self.turn.history_max), 0..=30),
+            ("turn.disclosure_gap_hours", signed(self.turn.disclosure_gap_hours), 1..=8_760),
+            ("handover.quiet_hours", signed(self.handover.quiet_hours), 1..=8_760),
+            // Meta repeats a delivery for an hour; the rows that recognise it must live longer.
+            ("inbox.keep_days", u64::from(self.inbox.keep_days), 2..=3_650),
+            ("queue.claim_after_ms", self.queue.claim_after_ms, 1_000..=3_600_000),
+            ("worker.attempts_max", signed(self.worker.attempts_max.into()), 1..=100),
+            ("outbox.attempts_max", signed(self.outbox.attempts_max.into()), 1..=100),
+            ("outbox.poll_ms", self.outbox.poll_ms, 10..=60_000),
+            ("graph.timeout_ms", self.graph.timeout_ms, 100..=120_000),
+            ("policies.poll_ms", self.policies.poll_ms, 100..=3_600_000),
             ("turn.settle_ms", self.turn.settle_ms, 0..=60_000),
             ("outbox.concurrency", self.outbox.concurrency as u64, 1..=1_024),
             ("knowledge.passages_max", self.knowledge.passages_max as u64, 1..=20),

@@ -55,7 +55,12 @@ async fn verify(State(app): State<Arc<App>>, Query(query): Query<Vec<(String, St
 
 async fn receive(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let started = std::time::Instant::now();
-    let response = accept(&app, &headers, body).await;
+    // One budget for reading and storing: Meta waits five seconds in all, and a client that dawdles holds memory.
+    let budget = crate::settings::ms(app.settings.server.ack_timeout_ms);
+    let response = match tokio::time::timeout(budget, accept(&app, &headers, body)).await {
+        Ok(response) => response,
+        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the delivery was not read and stored in time"),
+    };
     metrics::histogram!("frontdesk_webhook_seconds", "status" => response.status().as_str().to_owned())
         .record(started.elapsed().as_secs_f64());
     response

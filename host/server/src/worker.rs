@@ -33,6 +33,8 @@ use crate::settings::ms;
 const REDO_MAX: usize = 3;
 /// Longest pause before a failed turn is tried again.
 const RETRY_MS_MAX: u64 = 300_000;
+/// Longest wait for giving a lease back.
+const RELEASE: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TurnError {
@@ -125,9 +127,11 @@ async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(),
             // Renewal only ends when the lease is lost: then the commit would be refused anyway.
             () = renew(app, id, token, lease_ms) => Ok(()),
         };
-        db::conversations::release(&app.pool, id, token).await?;
+        // A lease that cannot be given back runs out.
+        let released = tokio::time::timeout(RELEASE, db::conversations::release(&app.pool, id, token)).await;
         result?;
-        if !db::inbox::has_pending(&app.pool, page_id, Some(psid)).await? {
+        released.unwrap_or(Ok(()))?;
+        if !db::inbox::has_pending(&app.pool, page_id, psid).await? {
             return Ok(());
         }
     }
@@ -135,26 +139,36 @@ async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(),
 
 async fn renew(app: &App, id: Uuid, token: i64, lease_ms: i64) {
     let every = ms(app.settings.worker.lease_ms / 3);
-    loop {
+    let mut renewed = Instant::now();
+    while renewed.elapsed() < ms(app.settings.worker.lease_ms) {
         tokio::time::sleep(every).await;
-        match db::conversations::renew(&app.pool, id, token, lease_ms).await {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!(conversation = %id, "the lease was lost; the turn is left to its new holder");
-                return;
-            }
-            Err(error) => tracing::warn!(%error, conversation = %id, "the lease could not be renewed"),
+        match tokio::time::timeout(every, db::conversations::renew(&app.pool, id, token, lease_ms)).await {
+            Ok(Ok(true)) => renewed = Instant::now(),
+            Ok(Ok(false)) => break,
+            Ok(Err(error)) => tracing::warn!(%error, conversation = %id, "the lease could not be renewed"),
+            Err(_) => tracing::warn!(conversation = %id, "the database does not answer; the lease could not be renewed"),
         }
     }
+    tracing::warn!(conversation = %id, "the lease was lost; the turn is left to its next holder");
 }
 
 /// Events that belong to a Page, not to a conversation. Applying one twice changes nothing, so no lease is needed.
+///
+/// The Page's row is locked first: a block and the unblock after it must not be applied in the other order.
 async fn handle_page(app: &App, page_id: &str) -> sqlx::Result<()> {
-    let mut tx = app.pool.begin().await?;
-    for event in db::inbox::pending(&mut tx, page_id, None, app.settings.turn.events_max).await? {
-        intake::apply_page_event(app, &mut tx, &event).await?;
+    let limit = app.settings.turn.events_max;
+    loop {
+        let mut tx = app.pool.begin().await?;
+        db::pages::lock(&mut *tx, page_id).await?;
+        let events = db::inbox::pending(&mut tx, page_id, None, limit).await?;
+        for event in &events {
+            intake::apply_page_event(app, &mut tx, event).await?;
+        }
+        tx.commit().await?;
+        if i64::try_from(events.len()).unwrap_or(i64::MAX) < limit {
+            return Ok(());
+        }
     }
-    tx.commit().await
 }
 
 /// One turn over everything unread, repeated when an edit arrives meanwhile.
@@ -162,7 +176,7 @@ async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
     let started = Instant::now();
     let token = leased.lease_token;
     let mut leased = Some(leased);
-    for _ in 0..=REDO_MAX {
+    for redo in 0..=REDO_MAX {
         let mut tx = app.pool.begin().await?;
         let Some(conversation) = leased.take() else { break };
         // The lock makes takeovers wait for this short transaction, and shows what they changed since the lease.
@@ -177,7 +191,7 @@ async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
             app.settings.turn.events_max,
         )
         .await?;
-        let (conversation, turn) = intake::apply(app, &mut tx, conversation, &events).await?;
+        let (conversation, turn) = intake::apply(app, &mut tx, conversation, &events, redo == 0).await?;
         tx.commit().await?;
         if turn.is_empty() {
             return Ok(());
@@ -255,10 +269,14 @@ async fn commit(
     if now.lease_token != input.conversation.lease_token {
         return Ok(Committed::LeaseLost);
     }
-    if db::inbox::has_unseen_correction(&mut *tx, &now.page_id, &now.psid).await? {
+    if db::inbox::has_unseen_correction(&mut *tx, &now.page_id, &now.psid, mids).await? {
         return Ok(Committed::Redo);
     }
     let superseded = now.epoch != input.conversation.epoch;
+    if superseded && now.state == "bot" {
+        // Taken over and handed back meanwhile: the customer is owed an answer, under the new epoch.
+        return Ok(Committed::Redo);
+    }
     let outcome = if superseded { "superseded" } else { result.outcome };
     let decision = db::decisions::NewDecision {
         turn_id: input.turn_id,
@@ -308,7 +326,7 @@ async fn effects(
         db::tickets::open(tx, &new, !app.settings.tickets.webhook_url.is_empty()).await?;
         metrics::counter!("frontdesk_tickets_total", "priority" => ticket.priority).increment(1);
         if ticket.hands_over {
-            db::conversations::set_owner(tx, conversation.id, "human", &ticket.reason, None).await?;
+            db::conversations::set_owner(tx, conversation.id, "human", &ticket.reason, None, None).await?;
             epoch += 1;
         }
     }
@@ -362,7 +380,7 @@ async fn give_up(
         tags: &["processing".to_owned()],
     };
     db::tickets::open(&mut tx, &ticket, !app.settings.tickets.webhook_url.is_empty()).await?;
-    db::conversations::set_owner(&mut tx, now.id, "human", "processing-failed", None).await?;
+    db::conversations::set_owner(&mut tx, now.id, "human", "processing-failed", None, None).await?;
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     db::inbox::mark_done(&mut *tx, &ids, None, Some("given up; a ticket was opened")).await?;
     tx.commit().await?;
@@ -379,6 +397,6 @@ async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -> Result<()
         TurnError::Database { .. } => "database",
         TurnError::Pipeline { .. } => "pipeline",
     };
-    db::inbox::postpone(&app.pool, &ids, Utc::now() + ms(pause_ms), kind).await?;
+    db::inbox::postpone(&app.pool, &ids, i64::try_from(pause_ms).unwrap_or(i64::MAX), kind).await?;
     Ok(())
 }

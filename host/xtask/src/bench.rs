@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: the benchmark, optimised, on durable engines of its own.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::components;
@@ -21,15 +23,11 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
         TestEngines::start(workspace, &frontdesk, &binaries, Need::from_environment(), false)
     })?;
     let outcome = progress.step("benchmark", "cargo xtask bench", || {
-        let mut cargo = workspace.cargo();
-        cargo
-            .args(["run", "--release", "--locked", "-p", "frontdesk-tests", "--bin", "frontdesk-bench", "--"])
-            .args(arguments);
-        cargo
-            .env("FRONTDESK_COMPONENTS_DIR", components::policies_dir(workspace))
-            .env("FRONTDESK_ENGINES_DIR", &binaries);
-        cargo.envs(engines.variables.iter().map(|(name, value)| (name, value)));
-        progress::run(&mut cargo)
+        // Not through `cargo run`: a signal to this process alone must reach the benchmark, which then cleans up.
+        let mut bench = Command::new(workspace.binary("release", "frontdesk-bench"));
+        bench.args(arguments).current_dir(&workspace.root);
+        bench.envs(engines.variables.iter().map(|(name, value)| (name, value)));
+        progress::run(&mut bench)
     });
     drop(engines);
     outcome

@@ -72,7 +72,7 @@ pub async fn settle(
         }
         Outcome::NotSent => {
             let error = format!("not sent, as {actor} found");
-            db::outbox::mark_failed(&mut *tx, id, None, None, &error).await?;
+            db::outbox::mark_failed(&mut *tx, id, None, (None, None), &error).await?;
             db::outbox::fail_following(&mut *tx, id, "an earlier part of the same reply failed").await?;
         }
     }

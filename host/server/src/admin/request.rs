@@ -100,12 +100,25 @@ pub fn before(asked: Option<&str>) -> Result<Option<(DateTime<Utc>, Uuid)>, Admi
     }
 }
 
+/// A place in a list ordered by time and id, as [`cursor_of`] writes it.
+pub fn cursor(field: &'static str, asked: &str) -> Result<(DateTime<Utc>, Uuid), AdminError> {
+    let parts = asked.split_once(',').and_then(|(at, id)| {
+        Some((DateTime::parse_from_rfc3339(at).ok()?.to_utc(), id.parse().ok()?))
+    });
+    parts.ok_or_else(|| AdminError::field(field, "expected the next_after of an earlier page"))
+}
+
+/// `<RFC 3339>,<uuid>`.
+pub fn cursor_of(at: DateTime<Utc>, id: Uuid) -> String {
+    format!("{},{id}", at.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
 /// `next_before` of a page whose last row is this one; none when the page was not full.
 pub fn next_before(rows: usize, limit: i64, last: Option<(DateTime<Utc>, Uuid)>) -> Option<String> {
     if i64::try_from(rows).unwrap_or(i64::MAX) < limit {
         return None;
     }
-    last.map(|(at, id)| format!("{},{id}", at.to_rfc3339_opts(SecondsFormat::Micros, true)))
+    last.map(|(at, id)| cursor_of(at, id))
 }
 
 /// Text for people that Postgres can keep: trimmed, without NUL, of a bounded length in characters.
@@ -136,7 +149,10 @@ mod tests {
         assert_eq!(before(None).unwrap(), None);
         for wrong in ["", "yesterday", "2026-11-22", "2026-11-22T10:20:30Z,7"] {
             assert!(before(Some(wrong)).is_err(), "{wrong:?}");
+            assert!(cursor("after", wrong).is_err(), "{wrong:?}");
         }
+        assert_eq!(cursor("after", &cursor_of(at, id)).unwrap(), (at, id));
+        assert!(cursor("after", "2026-11-22T10:20:30.123456Z").is_err(), "a time alone could skip turns");
     }
 
     #[test]

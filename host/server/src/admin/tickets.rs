@@ -38,15 +38,26 @@ pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>
     Ok(Json(json!({ "ticket": ticket, "conversation": conversation, "deliveries": deliveries })))
 }
 
-/// Idempotent: a resolved ticket stays as it is. The conversation's owner does not change; see `handback`.
+/// Idempotent: a resolved ticket stays as it is. A conversation that only waited for this matter (the machine handed it over, and
+/// nobody took it) is the machine's again, or nobody would answer what comes next; one that an agent took stays theirs.
 pub async fn resolve(State(app): State<Arc<App>>, Actor(actor): Actor, Id(id): Id) -> Result<Json<Value>, AdminError> {
+    let missing = || AdminError::not_found("ticket", id);
+    let conversation_id = db::tickets::get(&app.pool, id).await?.ok_or_else(missing)?.conversation_id;
     let mut tx = app.pool.begin().await?;
+    let conversation = db::conversations::lock(&mut tx, conversation_id).await?.ok_or_else(missing)?;
     let changed = db::tickets::resolve_by_id(&mut tx, id, crm_listens(&app)).await?;
-    let ticket = db::tickets::get(&mut *tx, id).await?.ok_or_else(|| AdminError::not_found("ticket", id))?;
+    let ticket = db::tickets::get(&mut *tx, id).await?.ok_or_else(missing)?;
+    let only_waited = conversation.state == "human"
+        && conversation.agent.is_none()
+        && conversation.state_reason.as_deref() == Some(ticket.reason.as_str());
+    if changed && only_waited {
+        let reason = format!("ticket resolved by {actor}");
+        db::conversations::set_owner(&mut tx, conversation_id, "bot", &reason, None, None).await?;
+    }
     if changed {
-        let detail = json!({ "conversation_id": ticket.conversation_id });
+        let detail = json!({ "conversation_id": conversation_id, "handed_back": only_waited });
         db::audit::write(&mut *tx, &actor, "ticket.resolve", &id.to_string(), detail).await?;
     }
     tx.commit().await?;
-    Ok(Json(json!({ "changed": changed, "ticket": ticket })))
+    Ok(Json(json!({ "changed": changed, "handed_back": changed && only_waited, "ticket": ticket })))
 }

@@ -23,6 +23,8 @@ use crate::db::tickets::TicketSummary;
 
 /// Tickets of a conversation looked through for those of its turns.
 const TICKETS_MAX: i64 = 200;
+/// A page of whole records ends with the one that would go beyond this, in bytes.
+const RECORDS_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +102,59 @@ pub async fn of_conversation(
     turns(&app, id, params).await
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordParams {
+    /// Unix time in milliseconds: turns decided after it.
+    after_ms: Option<i64>,
+    /// The `next_after` of the page before; it takes the place of `after_ms`.
+    after: Option<String>,
+    /// Only turns that this chain judged.
+    chain: Option<String>,
+    limit: Option<i64>,
+}
+
+/// Whole records, oldest first, page by page: what a replay needs. A record is large, so a page is cut when it has
+/// [`RECORDS_BYTES_MAX`] bytes.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Params(params): Params<RecordParams>,
+) -> Result<Json<Value>, AdminError> {
+    let after = match params.after.as_deref() {
+        Some(cursor) => Some(request::cursor("after", cursor)?),
+        None => since(params.after_ms)?.map(|at| (at, Uuid::max())),
+    };
+    let limit = request::limit(params.limit)?;
+    let mut decisions = db::decisions::all_after(&app.pool, after, params.chain.as_deref(), limit).await?;
+    let is_full = i64::try_from(decisions.len()).unwrap_or(i64::MAX) >= limit;
+    let mut bytes = 0;
+    let fitting = decisions.iter().take_while(|decision| {
+        let is_first = bytes == 0;
+        bytes += decision.record.to_string().len();
+        is_first || bytes <= RECORDS_BYTES_MAX
+    });
+    let fitting = fitting.count();
+    let is_cut = fitting < decisions.len();
+    decisions.truncate(fitting);
+    let last = decisions.last().filter(|_| is_full || is_cut);
+    let next_after = last.map(|last| request::cursor_of(last.created_at, last.turn_id));
+    Ok(Json(json!({ "turns": decisions, "next_after": next_after })))
+}
+
+/// The turn that read a customer's message, or that sent a message of the machine.
+pub async fn by_mid(
+    State(app): State<Arc<App>>,
+    Path((page_id, mid)): Path<(String, String)>,
+) -> Result<Json<Value>, AdminError> {
+    let read = db::decisions::by_mid(&app.pool, &page_id, &mid).await?;
+    let turn_id = match read {
+        Some(turn_id) => Some(turn_id),
+        None => db::outbox::by_message_id(&app.pool, &page_id, &mid).await?.and_then(|row| row.turn_id),
+    };
+    let turn_id = turn_id.ok_or_else(|| AdminError::not_found("turn with the message", &mid))?;
+    show(State(app), Id(turn_id)).await
+}
+
 /// The view of one turn, with the whole record, its messages and its time.
 pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>, AdminError> {
     let decision = db::decisions::get(&app.pool, id).await?.ok_or_else(|| AdminError::not_found("turn", id))?;
@@ -116,14 +171,16 @@ pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>
     })))
 }
 
-async fn turns(app: &App, conversation_id: Uuid, params: TurnParams) -> Result<Json<Value>, AdminError> {
-    let after = match params.after_ms {
-        None => None,
-        Some(ms) => Some(
-            DateTime::<Utc>::from_timestamp_millis(ms)
-                .ok_or_else(|| AdminError::field("after_ms", "expected a Unix time in milliseconds"))?,
-        ),
+fn since(after_ms: Option<i64>) -> Result<Option<DateTime<Utc>>, AdminError> {
+    let time = |ms| {
+        DateTime::<Utc>::from_timestamp_millis(ms)
+            .ok_or_else(|| AdminError::field("after_ms", "expected a Unix time in milliseconds"))
     };
+    after_ms.map(time).transpose()
+}
+
+async fn turns(app: &App, conversation_id: Uuid, params: TurnParams) -> Result<Json<Value>, AdminError> {
+    let after = since(params.after_ms)?;
     let limit = request::limit(params.limit)?;
     let decisions = db::decisions::after(&app.pool, conversation_id, after, limit).await?;
     let ids: Vec<Uuid> = decisions.iter().map(|decision| decision.turn_id).collect();

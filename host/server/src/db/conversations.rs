@@ -130,6 +130,7 @@ pub async fn list(
 
 /// Changes the owner: bumps the epoch, and voids what the machine has not sent yet. Returns how many rows became void.
 ///
+/// `since` is the event's own time, where an event changed the owner: a later look at an older event must not undo it.
 /// Sends that are on their way cannot be called back; the outbox claims rows under the lock that this update takes, so
 /// nothing is claimed after the transaction has committed.
 pub async fn set_owner(
@@ -138,18 +139,21 @@ pub async fn set_owner(
     state: &str,
     reason: &str,
     agent: Option<&str>,
+    since: Option<DateTime<Utc>>,
 ) -> sqlx::Result<u64> {
     sqlx::query(
-        "update conversations set epoch = epoch + 1, state = $2, state_reason = $3, state_since = now(), agent = $4,
+        "update conversations set epoch = epoch + 1, state = $2, state_reason = $3, agent = $4,
+           state_since = coalesce($5, now()),
            automated_turns = case when $2 = 'bot' then 0 else automated_turns end,
            disclosure_due = disclosure_due or $2 = 'bot',
-           last_agent_at = case when $2 = 'human' then now() else last_agent_at end
+           last_agent_at = case when $2 = 'human' then coalesce($5, now()) else last_agent_at end
          where id = $1",
     )
     .bind(id)
     .bind(state)
     .bind(reason)
     .bind(agent)
+    .bind(since)
     .execute(&mut *tx)
     .await?;
     super::outbox::void_queued(tx, id, reason).await
@@ -281,4 +285,10 @@ pub async fn list_page(
     .bind(limit)
     .fetch_all(pool)
     .await
+}
+
+/// The customer did not get the message that said that a machine answers: the next one must say it.
+pub async fn disclose_again(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query("update conversations set disclosure_due = true where id = $1").bind(id).execute(db).await?;
+    Ok(())
 }

@@ -90,10 +90,56 @@ pub async fn after(
     .await
 }
 
+/// The turns of all conversations after a place in time, oldest first.
+pub async fn all_after(
+    pool: &PgPool,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    chain: Option<&str>,
+    limit: i64,
+) -> sqlx::Result<Vec<Decision>> {
+    let (at, id) = after.unzip();
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from decisions
+         where ($1::timestamptz is null or (created_at, turn_id) > ($1, $2::uuid))
+           and ($3::text is null or record ->> 'chain' = $3)
+         order by created_at, turn_id limit $4"
+    )))
+    .bind(at)
+    .bind(id)
+    .bind(chain)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// The newest turn that read this message of a customer.
+pub async fn by_mid(pool: &PgPool, page_id: &str, mid: &str) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar(
+        "select turn_id from decisions where page_id = $1 and mids @> array[$2] order by created_at desc limit 1",
+    )
+    .bind(page_id)
+    .bind(mid)
+    .fetch_optional(pool)
+    .await
+}
+
 /// How often each outcome happened since a time: for analytics and metrics.
 pub async fn outcomes_since(pool: &PgPool, since: DateTime<Utc>) -> sqlx::Result<Vec<(String, i64)>> {
     sqlx::query_as("select outcome, count(*) from decisions where created_at >= $1 group by outcome order by outcome")
         .bind(since)
         .fetch_all(pool)
         .await
+}
+
+/// Erases what decisions hold of an unsent message; that there was a turn, and its numbers, stay.
+pub async fn erase(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "update decisions set record = jsonb_build_object('erased', true), reason = 'the customer withdrew the message'
+         where conversation_id = $1 and mids @> array[$2]",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -35,10 +35,12 @@ pub struct StoredEvent {
     pub entry_time: Option<DateTime<Utc>>,
     pub payload: Value,
     pub attempts: i32,
+    /// Set after a failure: not to be tried again before.
+    pub is_postponed: bool,
 }
 
 /// Stores events in one statement, hence one commit. Repeated deliveries change nothing. Returns how many were new.
-pub async fn insert(pool: &PgPool, events: &[NewEvent]) -> sqlx::Result<u64> {
+pub async fn insert(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx::Result<u64> {
     let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
     let done = sqlx::query(
         "insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover, event_at, entry_time, payload)
@@ -56,7 +58,7 @@ pub async fn insert(pool: &PgPool, events: &[NewEvent]) -> sqlx::Result<u64> {
     .bind(events.iter().map(|e| e.event_at).collect::<Vec<_>>())
     .bind(events.iter().map(|e| e.entry_time).collect::<Vec<_>>())
     .bind(events.iter().map(|e| &e.payload).collect::<Vec<_>>())
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(done.rows_affected())
 }
@@ -69,13 +71,22 @@ pub async fn pending(
     psid: Option<&str>,
     limit: i64,
 ) -> sqlx::Result<Vec<StoredEvent>> {
-    sqlx::query_as(
-        "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, attempts
-         from inbox
-         where state = 'pending' and page_id = $1 and psid is not distinct from $2
-         order by coalesce(event_at, received_at), id
-         limit $3",
-    )
+    // Two statements: `is not distinct from` cannot use the index.
+    let query = match psid {
+        Some(_) => {
+            "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, attempts,
+                    coalesce(not_before > now(), false) as is_postponed
+             from inbox where state = 'pending' and page_id = $1 and psid = $2
+             order by coalesce(event_at, received_at), id limit $3"
+        }
+        None => {
+            "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, attempts,
+                    coalesce(not_before > now(), false) as is_postponed
+             from inbox where state = 'pending' and page_id = $1 and psid is null and $2::text is null
+             order by coalesce(event_at, received_at), id limit $3"
+        }
+    };
+    sqlx::query_as(query)
     .bind(page_id)
     .bind(psid)
     .bind(limit)
@@ -84,10 +95,10 @@ pub async fn pending(
 }
 
 /// Whether anything is unread and due.
-pub async fn has_pending(pool: &PgPool, page_id: &str, psid: Option<&str>) -> sqlx::Result<bool> {
+pub async fn has_pending(pool: &PgPool, page_id: &str, psid: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select 1 from inbox where state = 'pending' and page_id = $1
-           and psid is not distinct from $2 and (not_before is null or not_before <= now()))",
+           and psid = $2 and (not_before is null or not_before <= now()))",
     )
     .bind(page_id)
     .bind(psid)
@@ -95,14 +106,20 @@ pub async fn has_pending(pool: &PgPool, page_id: &str, psid: Option<&str>) -> sq
     .await
 }
 
-/// Whether an edit or unsend has arrived that a running turn has not seen.
-pub async fn has_unseen_correction(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> sqlx::Result<bool> {
+/// Whether an edit or unsend of these messages has arrived that a running turn has not seen.
+pub async fn has_unseen_correction(
+    db: impl PgExecutor<'_>,
+    page_id: &str,
+    psid: &str,
+    mids: &[String],
+) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2
-           and channel = 'messaging' and kind in ('edit', 'unsend'))",
+           and channel = 'messaging' and kind in ('edit', 'unsend') and mid = any($3))",
     )
     .bind(page_id)
     .bind(psid)
+    .bind(mids)
     .fetch_one(db)
     .await
 }
@@ -132,11 +149,24 @@ pub async fn count_attempt(db: impl PgExecutor<'_>, ids: &[i64]) -> sqlx::Result
     Ok(())
 }
 
-/// Gives events back after a failed turn.
-pub async fn postpone(db: impl PgExecutor<'_>, ids: &[i64], until: DateTime<Utc>, note: &str) -> sqlx::Result<()> {
-    sqlx::query("update inbox set not_before = $2, note = $3 where id = any($1) and state = 'pending'")
+/// Gives events back after a failure, to be tried again after `after_ms`.
+pub async fn postpone(db: impl PgExecutor<'_>, ids: &[i64], after_ms: i64, note: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "update inbox set not_before = now() + $2 * interval '1 millisecond', note = $3
+         where id = any($1) and state = 'pending'",
+    )
         .bind(ids)
-        .bind(until)
+        .bind(after_ms)
+        .bind(note)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// An event that cannot be applied, however often it is tried.
+pub async fn mark_failed(db: impl PgExecutor<'_>, id: i64, note: &str) -> sqlx::Result<()> {
+    sqlx::query("update inbox set state = 'failed', done_at = now(), note = $2 where id = $1 and state = 'pending'")
+        .bind(id)
         .bind(note)
         .execute(db)
         .await?;
@@ -146,9 +176,11 @@ pub async fn postpone(db: impl PgExecutor<'_>, ids: &[i64], until: DateTime<Utc>
 /// Conversations with events that have waited longer than `older_than_ms`: their wake-up may be lost.
 pub async fn waiting(pool: &PgPool, older_than_ms: i64, limit: i64) -> sqlx::Result<Vec<(String, Option<String>)>> {
     sqlx::query_as(
-        "select page_id, psid from inbox
+        "select page_id, psid from inbox i
          where state = 'pending' and received_at <= now() - $1 * interval '1 millisecond'
            and (not_before is null or not_before <= now())
+           and not exists (select 1 from conversations c where c.page_id = i.page_id and c.psid = i.psid
+                             and c.lease_until > now())
          group by page_id, psid order by min(id) limit $2",
     )
     .bind(older_than_ms)

@@ -159,3 +159,32 @@ pub async fn transcript(pool: &PgPool, conversation_id: Uuid, limit: i64) -> sql
     .fetch_all(pool)
     .await
 }
+
+/// Whether a message is known as something else than this outbox row: another row's, or a person's own words.
+pub async fn belongs_to_another(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    mid: &str,
+    outbox_id: Uuid,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from messages where conversation_id = $1 and mid = $2
+           and outbox_id is distinct from $3)",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .bind(outbox_id)
+    .fetch_one(db)
+    .await
+}
+
+/// Whether a message was unsent.
+pub async fn is_deleted(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from messages where conversation_id = $1 and mid = $2 and deleted_at is not null)",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .fetch_one(db)
+    .await
+}

@@ -31,6 +31,8 @@ pub struct Claimed {
     pub text: String,
     pub attempts: i32,
     pub created_at: DateTime<Utc>,
+    /// Names this claim: a result that comes after another claim changes nothing.
+    pub claimed_at: DateTime<Utc>,
     pub window_closes_at: Option<DateTime<Utc>>,
     pub last_customer_at: Option<DateTime<Utc>>,
 }
@@ -41,10 +43,13 @@ pub struct InDoubt {
     pub conversation_id: Uuid,
     pub page_id: String,
     pub psid: String,
+    pub author: String,
     pub text: String,
     pub attempts: i32,
     pub first_sent_at: Option<DateTime<Utc>>,
-    pub claimed_at: Option<DateTime<Utc>>,
+    pub claimed_at: DateTime<Utc>,
+    /// Time since the send, by the database's clock.
+    pub age_ms: i64,
 }
 
 #[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
@@ -88,7 +93,8 @@ pub async fn insert(db: impl PgExecutor<'_>, row: &NewRow<'_>) -> sqlx::Result<(
 /// Claims due rows, the oldest unsent one of each conversation.
 ///
 /// A bot row is only claimed while the conversation is the machine's under the row's epoch, its window is open, its Page
-/// may send, and no echo of a person's message waits in the inbox. An agent's row needs a Page that may send.
+/// may send, and no echo of a person's message waits in the inbox. An agent's row needs a Page that may send, and does not
+/// wait for the machine's sends in doubt. A row that was tried before waits until all echoes are read: one may be its own.
 pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64) -> sqlx::Result<Vec<Claimed>> {
     sqlx::query_as(
         "with due as (
@@ -102,16 +108,19 @@ pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64) -> sqlx::Result<
                    c.epoch = o.epoch and c.state <> 'not_ours' and c.window_closes_at > now()
                    and not exists (select 1 from inbox i where i.state = 'pending' and i.page_id = o.page_id
                                      and i.psid = o.psid and i.is_takeover)))
+             and (o.attempts = 0 or not exists (select 1 from inbox i where i.state = 'pending' and i.page_id = o.page_id
+                                                  and i.psid = o.psid and i.kind = 'echo'))
              and not exists (select 1 from outbox e where e.conversation_id = o.conversation_id and e.seq < o.seq
-                               and e.state in ('queued', 'sending', 'unknown'))
+                               and (e.state in ('queued', 'sending') or (e.state = 'unknown' and o.author = 'bot')))
            order by o.not_before, o.seq
            limit $2
            for update of o skip locked for share of c skip locked)
-         update outbox o set state = 'sending', attempts = o.attempts + 1, claimed_at = now(), claimed_by = $1,
+         update outbox o set state = 'sending', attempts = o.attempts + 1, claimed_at = clock_timestamp(), claimed_by = $1,
+                absent_since = null,
                 first_sent_at = coalesce(o.first_sent_at, now())
          from due where o.id = due.id
          returning o.id, o.conversation_id, o.page_id, o.psid, o.author, o.agent, o.text, o.attempts, o.created_at,
-                   due.window_closes_at, due.last_customer_at",
+                   o.claimed_at, due.window_closes_at, due.last_customer_at",
     )
     .bind(claimed_by)
     .bind(limit)
@@ -165,11 +174,15 @@ pub async fn void_queued(db: &mut PgConnection, conversation_id: Uuid, reason: &
     Ok(done.rows_affected())
 }
 
-/// Meta confirmed a send: by its answer, by the echo, or through the Conversations API. False: it was known already.
+/// Meta confirmed a send: by its answer, by the echo, or through the Conversations API. That outweighs whatever was thought
+/// before. False: it was known already. An id that Meta gave twice is kept once.
 pub async fn mark_sent(db: impl PgExecutor<'_>, id: Uuid, message_id: Option<&str>) -> sqlx::Result<bool> {
     let done = sqlx::query(
-        "update outbox set state = 'sent', message_id = coalesce($2, message_id), settled_at = now(), error = null
-         where id = $1 and state in ('sending', 'unknown', 'queued')",
+        "update outbox o set state = 'sent', settled_at = now(), error = null,
+                message_id = case when exists (select 1 from outbox x where x.page_id = o.page_id and x.message_id = $2
+                                                 and x.id <> o.id)
+                                  then o.message_id else coalesce($2, o.message_id) end
+         where o.id = $1 and o.state <> 'sent'",
     )
     .bind(id)
     .bind(message_id)
@@ -179,34 +192,68 @@ pub async fn mark_sent(db: impl PgExecutor<'_>, id: Uuid, message_id: Option<&st
 }
 
 /// Nobody can tell whether Meta sent it.
-pub async fn mark_unknown(db: impl PgExecutor<'_>, id: Uuid, error: &str) -> sqlx::Result<()> {
-    sqlx::query("update outbox set state = 'unknown', error = $2, not_before = now() where id = $1 and state = 'sending'")
-        .bind(id)
-        .bind(error)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// The send was refused for good.
-pub async fn mark_failed(
+pub async fn mark_unknown(
     db: impl PgExecutor<'_>,
     id: Uuid,
-    code: Option<i64>,
-    subcode: Option<i64>,
+    claimed_at: DateTime<Utc>,
     error: &str,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "update outbox set state = 'failed', settled_at = now(), error_code = $2, error_subcode = $3, error = $4
-         where id = $1 and state in ('queued', 'sending', 'unknown')",
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update outbox set state = 'unknown', error = $3, not_before = now()
+         where id = $1 and state = 'sending' and claimed_at = $2",
     )
     .bind(id)
-    .bind(code.and_then(|c| i32::try_from(c).ok()))
-    .bind(subcode.and_then(|c| i32::try_from(c).ok()))
+    .bind(claimed_at)
     .bind(error)
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// The send was refused for good. `claimed_at` names the claim that says so; `None`: a person says so.
+pub async fn mark_failed(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    claimed_at: Option<DateTime<Utc>>,
+    numbers: (Option<i64>, Option<i64>),
+    error: &str,
+) -> sqlx::Result<bool> {
+    let number = |number: Option<i64>| number.and_then(|number| i32::try_from(number).ok());
+    let done = sqlx::query(
+        "update outbox set state = 'failed', settled_at = now(), error_code = $2, error_subcode = $3, error = $4
+         where id = $1 and state in ('queued', 'sending', 'unknown') and ($5::timestamptz is null or claimed_at = $5)",
+    )
+    .bind(id)
+    .bind(number(numbers.0))
+    .bind(number(numbers.1))
+    .bind(error)
+    .bind(claimed_at)
+    .execute(db)
+    .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Meta's record does not hold the message. True when it has not for `grace_ms` and no unread echo may say otherwise: only
+/// then it surely was not sent. All times are the database's.
+pub async fn note_absent(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    claimed_at: DateTime<Utc>,
+    grace_ms: i64,
+) -> sqlx::Result<bool> {
+    let sure: Option<bool> = sqlx::query_scalar(
+        "update outbox o set absent_since = coalesce(absent_since, now())
+         where id = $1 and state = 'unknown' and claimed_at = $2
+         returning absent_since <= now() - $3 * interval '1 millisecond'
+           and not exists (select 1 from inbox i where i.state = 'pending' and i.page_id = o.page_id and i.psid = o.psid
+                             and i.kind = 'echo')",
+    )
+    .bind(id)
+    .bind(claimed_at)
+    .bind(grace_ms)
+    .fetch_optional(db)
+    .await?;
+    Ok(sure.unwrap_or(false))
 }
 
 /// Everything still open after a failed part of a conversation's reply: an answer with a hole in it is not sent on.
@@ -223,21 +270,23 @@ pub async fn fail_following(db: impl PgExecutor<'_>, failed: Uuid, error: &str) 
     Ok(done.rows_affected())
 }
 
-/// The request surely did not take effect: it may be sent again at `not_before`. `counted`: it uses up an attempt.
+/// The request surely did not take effect: it may be sent again after `after_ms`. `counted`: it uses up an attempt.
 pub async fn requeue(
     db: impl PgExecutor<'_>,
     id: Uuid,
-    not_before: DateTime<Utc>,
+    claimed_at: DateTime<Utc>,
+    after_ms: i64,
     counted: bool,
     error: &str,
 ) -> sqlx::Result<()> {
     sqlx::query(
-        "update outbox set state = 'queued', not_before = $2, error = $4,
-                attempts = case when $3 then attempts else greatest(attempts - 1, 0) end
-         where id = $1 and state in ('sending', 'unknown')",
+        "update outbox set state = 'queued', not_before = now() + $3 * interval '1 millisecond', error = $5,
+                attempts = case when $4 then attempts else greatest(attempts - 1, 0) end
+         where id = $1 and state in ('sending', 'unknown') and claimed_at = $2",
     )
     .bind(id)
-    .bind(not_before)
+    .bind(claimed_at)
+    .bind(after_ms)
     .bind(counted)
     .bind(error)
     .execute(db)
@@ -257,20 +306,40 @@ pub async fn doubt_stale(pool: &PgPool, older_than_ms: i64) -> sqlx::Result<u64>
     Ok(done.rows_affected())
 }
 
-/// Rows in doubt that are due to be looked up; the next look-up is put off by `next_ms`, so replicas do not double it.
+/// Rows in doubt that are due to be looked up, of Pages that may call Graph. The next look-up is put off (the longer the doubt
+/// lasts, the longer), so that neither replicas nor a long doubt ask Meta too often.
 pub async fn take_in_doubt(pool: &PgPool, grace_ms: i64, next_ms: i64, limit: i64) -> sqlx::Result<Vec<InDoubt>> {
     sqlx::query_as(
-        "update outbox o set not_before = now() + $2 * interval '1 millisecond'
-         where o.id in (select id from outbox where state = 'unknown' and not_before <= now()
-                          and claimed_at < now() - $1 * interval '1 millisecond'
-                        order by claimed_at limit $3 for update skip locked)
-         returning id, conversation_id, page_id, psid, text, attempts, first_sent_at, claimed_at",
+        "update outbox o set not_before = now() + greatest($2 * interval '1 millisecond', (now() - o.claimed_at) / 4)
+         where o.id in (select d.id from outbox d join pages p on p.page_id = d.page_id
+                        where d.state = 'unknown' and d.not_before <= now()
+                          and d.claimed_at < now() - $1 * interval '1 millisecond'
+                          and p.state = 'active' and (p.paused_until is null or p.paused_until <= now())
+                        order by d.claimed_at limit $3 for update of d skip locked)
+         returning id, conversation_id, page_id, psid, author, text, attempts, first_sent_at, claimed_at,
+                   (extract(epoch from now() - claimed_at) * 1000)::bigint as age_ms",
     )
     .bind(grace_ms)
     .bind(next_ms)
     .bind(limit)
     .fetch_all(pool)
     .await
+}
+
+/// Voids what waits as the answer to messages that have all been withdrawn.
+pub async fn void_withdrawn(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<u64> {
+    let done = sqlx::query(
+        "update outbox o set state = 'void', settled_at = now(), error = 'the customer withdrew the message'
+         where o.conversation_id = $1 and o.state = 'queued' and o.author = 'bot'
+           and o.turn_id = (select turn_id from messages where conversation_id = $1 and mid = $2)
+           and not exists (select 1 from messages m where m.conversation_id = $1 and m.turn_id = o.turn_id
+                             and m.author = 'customer' and m.deleted_at is null)",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Row>> {

@@ -5,6 +5,9 @@ use sqlx::{PgExecutor, PgPool};
 
 use crate::settings::PageSettings;
 
+/// How the reason begins when Meta's enforcement stopped a Page.
+pub const ENFORCEMENT: &str = "Meta's policy enforcement";
+
 /// A Page as stored.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, serde::Serialize)]
 pub struct Page {
@@ -44,6 +47,26 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Page>> {
     sqlx::query_as("select * from pages order by page_id").fetch_all(pool).await
 }
 
+/// Locks the row, so that events of the Page's own are applied one after the other.
+pub async fn lock(db: impl PgExecutor<'_>, page_id: &str) -> sqlx::Result<()> {
+    sqlx::query("select 1 from pages where page_id = $1 for update").bind(page_id).execute(db).await?;
+    Ok(())
+}
+
+/// Lets a Page send again that Meta's enforcement had stopped; one that stands still for another reason stays so.
+pub async fn lift_enforcement(db: impl PgExecutor<'_>, page_id: &str, reason: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "update pages set state = 'active', state_reason = $2, state_since = now()
+         where page_id = $1 and state = 'stopped' and starts_with(state_reason, $3)",
+    )
+    .bind(page_id)
+    .bind(reason)
+    .bind(ENFORCEMENT)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 /// Changes the sending state; a page already in that state keeps its first reason. True when something changed.
 pub async fn set_state(db: impl PgExecutor<'_>, page_id: &str, state: &str, reason: &str) -> sqlx::Result<bool> {
     let done = sqlx::query(
@@ -58,10 +81,12 @@ pub async fn set_state(db: impl PgExecutor<'_>, page_id: &str, state: &str, reas
 }
 
 /// Pauses a Page's lane; an earlier, longer pause stays.
-pub async fn pause_until(db: impl PgExecutor<'_>, page_id: &str, until: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query("update pages set paused_until = greatest(coalesce(paused_until, $2), $2) where page_id = $1")
+pub async fn pause_for(db: impl PgExecutor<'_>, page_id: &str, pause_ms: i64) -> sqlx::Result<()> {
+    sqlx::query(
+        "update pages set paused_until = greatest(paused_until, now() + $2 * interval '1 millisecond') where page_id = $1",
+    )
         .bind(page_id)
-        .bind(until)
+        .bind(pause_ms)
         .execute(db)
         .await?;
     Ok(())

@@ -290,3 +290,34 @@ pub async fn deliveries_of(
     .fetch_all(db)
     .await
 }
+
+/// Brings the open ticket's transcript up to date: the person who takes it sees what was written, edited and withdrawn since.
+pub async fn refresh_transcript(db: impl PgExecutor<'_>, conversation_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query(
+        "update tickets set updated_at = now(), transcript = coalesce((
+             select jsonb_agg(jsonb_build_object('mid', m.mid, 'author', m.author, 'text', m.text,
+                                                 'attachments', m.attachments, 'sent_at', m.sent_at)
+                              order by m.sent_at, m.id)
+             from (select * from messages where conversation_id = $1 and deleted_at is null
+                   order by sent_at desc, id desc limit 200) m), '[]'::jsonb)
+         where conversation_id = $1 and state = 'open'",
+    )
+    .bind(conversation_id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Erases a withdrawn message from the summaries of tickets that its turn opened.
+pub async fn erase_summary(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "update tickets set summary = 'The customer withdrew the message.', updated_at = now()
+         where conversation_id = $1
+           and turn_id = (select turn_id from messages where conversation_id = $1 and mid = $2)",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -153,7 +153,15 @@ impl Knowledge {
         if query.trim().is_empty() {
             return Ok(None);
         }
-        let vectors = self.embedder.embed(&[query.to_owned()], Purpose::Query).await?;
+        let vectors = match self.embedder.embed(&[query.to_owned()], Purpose::Query).await {
+            Ok(vectors) => vectors,
+            Err(error) => {
+                // Full text still finds what shares the question's words; better than no answer at all.
+                metrics::counter!("frontdesk_query_embedding_errors_total").increment(1);
+                tracing::error!(%error, "a question could not be embedded; searching by its words alone");
+                return Ok(None);
+            }
+        };
         let vector = self.checked(vectors, 1)?.into_iter().next();
         Ok(vector.filter(|vector| vector.iter().any(|x| *x != 0.0)).map(Vector::from))
     }

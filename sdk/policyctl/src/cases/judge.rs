@@ -232,7 +232,7 @@ fn run_facts(run: &FilterRun) -> Facts {
             Some(if is_rewritten { "rewrite" } else { "pass" })
         }
     };
-    let reasons = verdicts.iter().map(|verdict| verdict.outcome.reason());
+    let mut reasons = verdicts.iter().map(|verdict| verdict.outcome.reason());
     Facts {
         outcome: outcome.map(str::to_owned),
         reason: reasons.rfind(|reason| !reason.is_empty()).map(str::to_owned),

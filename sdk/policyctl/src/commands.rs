@@ -1,0 +1,14 @@
+//! The commands, each from its arguments to a report.
+
+pub mod bench;
+pub mod build;
+pub mod check;
+pub mod diff;
+pub mod explain;
+pub mod export;
+pub mod inspect;
+pub mod new;
+pub mod replay;
+pub mod run;
+pub mod status;
+pub mod test;

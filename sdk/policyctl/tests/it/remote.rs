@@ -1,0 +1,168 @@
+//! What asks a host, against a host of one answer.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+
+use crate::support::{Ran, command, finish, repository};
+
+const TOKEN: &str = "0123456789abcdef";
+
+/// Answers `requests` requests by their path, and hands back what was asked.
+fn host(
+    requests: usize,
+    answer: impl Fn(&str) -> (u16, Value) + Send + 'static,
+) -> (String, std::thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        for _ in 0..requests {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut lines = Vec::new();
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if line.trim().is_empty() {
+                    break;
+                }
+                lines.push(line.trim().to_owned());
+            }
+            assert!(lines.iter().any(|line| line == &format!("authorization: Bearer {TOKEN}")), "{lines:?}");
+            let path = lines[0].split(' ').nth(1).unwrap().to_owned();
+            let (status, body) = answer(&path);
+            let body = body.to_string();
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            asked.push(path);
+        }
+        asked
+    });
+    (url, asked)
+}
+
+fn ask(arguments: &[&str], url: &str) -> Ran {
+    finish(command(&repository(), arguments).args(["--url", url]).env("FRONTDESK_ADMIN_TOKEN", TOKEN))
+}
+
+fn error(status: u16, code: &str) -> (u16, Value) {
+    (status, json!({ "error": { "code": code, "message": format!("it said {code}") } }))
+}
+
+#[test]
+fn a_host_that_is_not_there_is_another_matter_than_a_wrong_argument() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let said = ask(&["status"], &format!("http://{free}")).ended(4);
+    assert!(said.contains("nothing answers"), "{said}");
+    ask(&["status"], "127.0.0.1:1").ended(2);
+    let no_token = finish(command(&repository(), &["status"]).args(["--url", "http://127.0.0.1:1"])).ended(2);
+    assert!(no_token.contains("FRONTDESK_ADMIN_TOKEN_FILE"), "{no_token}");
+    for (status, code, exit) in [(401, "unauthorized", 2), (503, "database", 4), (400, "field", 2)] {
+        let (url, asked) = host(1, move |_| error(status, code));
+        let said = ask(&["status"], &url).ended(exit);
+        assert!(said.contains(&format!("it said {code}")) && !said.contains(TOKEN), "{said}");
+        asked.join().unwrap();
+    }
+}
+
+#[test]
+fn the_token_may_be_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let (url, asked) = host(1, |_| (200, json!({ "replica": "r1", "chains": [], "transitions": [] })));
+    let mut command = command(&repository(), &["status", "--url", &url]);
+    finish(command.env("FRONTDESK_ADMIN_TOKEN_FILE", file)).ended(0);
+    assert_eq!(asked.join().unwrap(), ["/admin/policies?limit=10"]);
+}
+
+#[test]
+fn status_shows_what_was_refused() {
+    let chain = json!({
+        "chain": "default", "revision": "ab".repeat(32), "since": "2026-11-22T10:00:00Z", "origin": "folder",
+        "policies": [{ "hook": "filter", "name": "filter-safety", "version": "0.1.0", "component_sha256": "cd".repeat(32),
+                       "snapshot": "snapshotted", "unused_grants": ["knowledge"] }],
+        "rejected": { "at": "2026-11-22T11:00:00Z", "reason": "policy 3: the component refuses its settings:\n  /markdown: no" },
+    });
+    let change = json!({ "at": "2026-11-22T11:00:00Z", "chain": "default", "revision": null, "state": "rejected",
+                         "actor": "folder", "reason": "policy 3" });
+    let (url, asked) =
+        host(1, move |_| (200, json!({ "replica": "r1", "chains": [chain], "transitions": [change] })));
+    let said = ask(&["status"], &url).ended(1);
+    for part in ["serves revision abab", "REFUSED a candidate", "/markdown: no", "does not use: knowledge", "rejected"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    asked.join().unwrap();
+}
+
+fn turn() -> Value {
+    json!({
+        "turn": { "turn_id": "0199c3a0-0000-7000-8000-0123456789ab", "outcome": "sent", "reason": "a question",
+                  "revision": "ab".repeat(32), "reply": "Yes, we do.", "created_at": "2026-11-22T10:00:00Z",
+                  "citations": [{ "sentence": "Yes, we do.", "passages": ["p1"] }], "ticket": null },
+        "page_id": "42", "conversation_id": "c", "duration_us": 1500, "record_version": 1,
+        "outbox": [{ "state": "sent", "message_id": "m_out", "error": null }],
+        "record": {
+            "turn": { "messages": [{ "text": "Do you ship?", "attachments": [] }], "detected_language": ["en", 1.0] },
+            "passages": [{ "id": "p1", "title": "Shipping", "source": "faq.csv", "score": 0.87, "text": "We ship." }],
+            "classify": { "result": { "Ok": { "route": "answer", "confidence": 0.9, "labels": ["question"], "reason": "r" } } },
+            "filter": { "steps": [{ "called": { "result": { "Ok": { "outcome": { "kind": "pass" }, "findings": [] } } } }] },
+            "escalate": { "result": { "Ok": { "kind": "send" } } },
+            "manifest": { "policies": [{ "hook": "classify", "name": "classify-rules", "version": "0.1.0",
+                                         "component_sha256": "cd", "settings_sha256": "ef" }] },
+        },
+    })
+}
+
+#[test]
+fn a_message_is_looked_for_on_every_page() {
+    let answer = |path: &str| match path {
+        "/admin/pages" => (200, json!({ "pages": [{ "page_id": "41" }, { "page_id": "42" }] })),
+        "/admin/turns/by-mid/42/m_a%2Fb=" => (200, turn()),
+        _ => error(404, "not_found"),
+    };
+    let (url, asked) = host(3, answer);
+    let said = ask(&["explain", "m_a/b="], &url).ended(0);
+    for part in ["Do you ship?", "[0.87] Shipping (faq.csv)", "answer (0.90) [question]", "Yes, we do.", "rests on Shipping",
+                 "message m_out", "classify-rules 0.1.0", "sha256:cd"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    assert_eq!(asked.join().unwrap()[1], "/admin/turns/by-mid/41/m_a%2Fb=");
+
+    let (url, asked) = host(2, answer);
+    let said = ask(&["explain", "m_none", "--page", "42"], &url);
+    assert_eq!(said.code, 2, "{said:?}");
+    drop(ask(&["explain", "m_none", "--page", "42"], &url));
+    assert_eq!(asked.join().unwrap()[0], "/admin/turns/by-mid/42/m_none");
+}
+
+#[test]
+fn export_follows_the_pages_and_replaces_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("r.jsonl");
+    let output = output.display().to_string();
+    let answer = |path: &str| {
+        let row = |n: u32| json!({ "turn_id": n, "record": { "n": n } });
+        if path.contains("after=next%2C1") {
+            (200, json!({ "turns": [row(3)], "next_after": null }))
+        } else {
+            (200, json!({ "turns": [row(1), row(2)], "next_after": "next,1" }))
+        }
+    };
+    let (url, asked) = host(2, answer);
+    ask(&["export", "--output", &output, "--after-ms", "7", "--chain", "default"], &url).ended(0);
+    let asked = asked.join().unwrap();
+    assert!(asked[0].contains("after_ms=7") && asked[0].contains("chain=default"), "{asked:?}");
+    let mut text = String::new();
+    std::fs::File::open(&output).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text.lines().count(), 3);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let (url, _asked) = host(1, answer);
+    ask(&["export", "--output", &output], &url).ended(2);
+}
