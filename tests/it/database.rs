@@ -15,6 +15,8 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 const TEMPLATE_LOCK: i64 = 0x6674_6573_7401;
 /// A test database older than this was left by a killed run.
 const STALE_AFTER: Duration = Duration::from_secs(3_600);
+/// How long the end of a test waits for its database to go.
+const DROP_WAIT: Duration = Duration::from_millis(500);
 
 /// A test's own database. Dropping it drops the database.
 #[derive(Debug)]
@@ -117,7 +119,8 @@ impl Drop for TestDb {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
         // A thread of its own: the test's runtime may be on its way down, and may have one thread only.
-        let dropping = std::thread::spawn(move || {
+        let (done, dropped) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
                 let Ok(mut connection) = PgConnection::connect_with(&admin).await else { return };
@@ -125,8 +128,11 @@ impl Drop for TestDb {
                 // What cannot be dropped now is dropped as stale by a later run.
                 let _ = sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await;
             });
+            let _ = done.send(());
         });
-        let _ = dropping.join();
+        // Not longer: Postgres waits for connections of this test that are still being made, and they only end when the
+        // test's runtime goes on from here.
+        let _ = dropped.recv_timeout(DROP_WAIT);
     }
 }
 

@@ -129,14 +129,6 @@ impl Host {
         &self.ground.db.pool
     }
 
-    /// Stops the host as an operator does.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        if let Some(task) = self.task.take() {
-            task.await.unwrap().unwrap();
-        }
-    }
-
     /// Stops the host and starts another on the same database.
     pub async fn restart(mut self) -> Self {
         let (ground, graph, plan) = (Arc::clone(&self.ground), Arc::clone(&self.graph), Arc::clone(&self.plan));

@@ -151,7 +151,8 @@ pub fn conclude(turn: &Turn, verdicts: Verdicts<'_>, plan: Option<&Plan>, eviden
         Some(Err(_)) => return by_host("human", "a policy faulted", "policy-fault"),
         None => return ended("ticket", reason, None, None),
     };
-    let ticket = |found: &crate::types::Ticket| ConcludedTicket { priority: found.priority, reason: found.reason.clone() };
+    let ticket =
+        |found: &crate::types::Ticket| ConcludedTicket { priority: found.priority, reason: found.reason.clone() };
     let disclosure = plan.and_then(|plan| plan.preamble.as_deref()).filter(|_| turn.disclosure_due);
     let told = |text: &str| match disclosure {
         Some(preamble) => format!("{preamble}\n\n{text}"),

@@ -59,8 +59,7 @@ pub async fn connect_more(url: &SecretString, connections_max: usize) -> Result<
 
 /// Connects and brings the schema up to date. Safe to run from many replicas at once: sqlx takes an advisory lock.
 pub async fn connect(url: &SecretString, connections_max: u32) -> Result<PgPool, ConnectError> {
-    let options: PgConnectOptions =
-        url.expose_secret().parse().map_err(|source| ConnectError::Url { source })?;
+    let options: PgConnectOptions = url.expose_secret().parse().map_err(|source| ConnectError::Url { source })?;
     let pool = PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(5))
@@ -68,9 +67,8 @@ pub async fn connect(url: &SecretString, connections_max: u32) -> Result<PgPool,
         .await
         .map_err(|source| ConnectError::Unreachable { source })?;
     MIGRATOR.run(&pool).await.map_err(|source| match source {
-        sqlx::migrate::MigrateError::VersionMismatch(version) | sqlx::migrate::MigrateError::VersionMissing(version) => {
-            ConnectError::OtherSchema { version }
-        }
+        sqlx::migrate::MigrateError::VersionMismatch(version)
+        | sqlx::migrate::MigrateError::VersionMissing(version) => ConnectError::OtherSchema { version },
         source => ConnectError::Migrate { source },
     })?;
     Ok(pool)

@@ -194,7 +194,8 @@ impl Writer {
             match self.insert(std::slice::from_ref(event)).await {
                 Err(error) if is_refusal(&error) => {
                     tracing::error!(%error, kind = event.kind, "an event cannot be stored; only that it came is kept");
-                    let bare = NewEvent { payload: serde_json::json!({ "unstorable": true }), mid: None, ..event.clone() };
+                    let bare =
+                        NewEvent { payload: serde_json::json!({ "unstorable": true }), mid: None, ..event.clone() };
                     self.insert(&[bare]).await?;
                 }
                 other => other?,
@@ -215,11 +216,11 @@ impl Writer {
 
 /// Inserts; a deadlock or serialisation failure is Postgres asking for another try.
 async fn insert(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx::Result<()> {
-    let mut result = db::inbox::insert(connection, events).await;
+    let mut result = db::inbox::insert(&mut *connection, events).await;
     for _ in 0..2 {
         match &result {
             Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40P01" | "40001")) => {
-                result = db::inbox::insert(connection, events).await;
+                result = db::inbox::insert(&mut *connection, events).await;
             }
             _ => break,
         }

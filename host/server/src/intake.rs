@@ -60,8 +60,7 @@ pub async fn apply(
             stored.event_at.map(|at| at.timestamp_millis()),
             stored.payload.clone(),
         );
-        let (before, turn, answered) =
-            (intake.conversation.clone(), intake.turn.clone(), intake.answered.clone());
+        let (before, turn, answered) = (intake.conversation.clone(), intake.turn.clone(), intake.answered.clone());
         let mut savepoint = tx.begin().await?;
         match intake.one(&mut savepoint, stored, &event).await {
             Ok(note) => {
@@ -255,12 +254,7 @@ impl Intake<'_> {
             db::tickets::refresh_transcript(&mut *tx, self.conversation.id).await?;
             return Ok(Some("a person or another app answers"));
         }
-        self.turn.push(TurnEvent {
-            inbox_id: stored.id,
-            mid: mid_of(stored),
-            attempts: stored.attempts,
-            event_at: at,
-        });
+        self.turn.push(TurnEvent { inbox_id: stored.id, mid: mid_of(stored), attempts: stored.attempts, event_at: at });
         Ok(None)
     }
 

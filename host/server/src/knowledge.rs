@@ -46,6 +46,7 @@ pub use document::{DOCUMENT_BYTES_MAX, Format, IngestError, NewDocument, PASSAGE
 pub use embedding::{Calibration, EmbedError, Embedder, Purpose, embedder};
 pub use ingest::{Added, Outcome};
 pub use language::{detect as detect_language, known_languages};
+pub(crate) use search::focus;
 pub use search::{Hit, QUERY_CHARACTERS_MAX, SearchOutcome, SearchRequest, Strategy};
 pub(crate) use secret::{SecretSource, SecretSourceError};
 pub use settings::{EmbeddingSettings, RetrievalSettings};

@@ -262,8 +262,14 @@ async fn pause_when_full(app: &App, page_id: &str, reply: &Reply<Sent>) {
         _ => None,
     };
     if let Some(pause_ms) = limited {
-        tracing::warn!(page = page_id, pause_ms, percent = reply.usage.max_percent, "the Page pauses for Meta's limits");
-        if let Err(error) = db::pages::pause_for(&app.pool, page_id, i64::try_from(pause_ms).unwrap_or(i64::MAX)).await {
+        tracing::warn!(
+            page = page_id,
+            pause_ms,
+            percent = reply.usage.max_percent,
+            "the Page pauses for Meta's limits"
+        );
+        if let Err(error) = db::pages::pause_for(&app.pool, page_id, i64::try_from(pause_ms).unwrap_or(i64::MAX)).await
+        {
             tracing::error!(%error, page = page_id, "the pause could not be stored");
         }
     }
@@ -274,7 +280,11 @@ async fn pause_when_full(app: &App, page_id: &str, reply: &Reply<Sent>) {
 enum Verdict {
     Sent(String),
     /// Again after this time. `counted`: it uses up one of the attempts.
-    Again { after: Duration, counted: bool, error: String },
+    Again {
+        after: Duration,
+        counted: bool,
+        error: String,
+    },
     Unknown(String),
     Fail(String),
     /// Failed, and the conversation belongs to another app.
@@ -282,7 +292,10 @@ enum Verdict {
     /// Failed, and the window is closed.
     WindowClosed(String),
     /// Waits until the Page may send again.
-    PageState { state: &'static str, reason: String },
+    PageState {
+        state: &'static str,
+        reason: String,
+    },
 }
 
 fn verdict(settings: &OutboxSettings, row: &Claimed, reply: &Reply<Sent>) -> Verdict {
@@ -526,7 +539,8 @@ async fn look_up(app: &App, row: &InDoubt) {
     let result = match seen {
         Some(message_id) => {
             metrics::counter!("frontdesk_doubts_total", "result" => "sent").increment(1);
-            let sent = SentRow { id: row.id, conversation_id: row.conversation_id, author: &row.author, text: &row.text };
+            let sent =
+                SentRow { id: row.id, conversation_id: row.conversation_id, author: &row.author, text: &row.text };
             confirm(app, &sent, &message_id, row.claimed_at).await
         }
         None if row.attempts >= app.settings.outbox.attempts_max => {

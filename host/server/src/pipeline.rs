@@ -129,7 +129,11 @@ struct Judge<'a> {
 enum Said {
     Nothing(&'static str),
     /// The draft as the filters left it, with places to cut it; perhaps a ticket beside it.
-    Draft { text: String, hints: Vec<u32>, ticket: Option<TicketDraft> },
+    Draft {
+        text: String,
+        hints: Vec<u32>,
+        ticket: Option<TicketDraft>,
+    },
     Question(String),
     /// A ticket, and perhaps a notice.
     Ticket(TicketDraft, Option<String>),

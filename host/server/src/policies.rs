@@ -324,7 +324,13 @@ impl Policies {
         self.activate(chain, revision, origin);
         metrics::counter!("frontdesk_policy_activations_total", "chain" => chain.to_owned()).increment(1);
         tracing::info!(
-            chain, revision = id.short(), origin, read_ms, stage_ms, store_ms, "a policy revision is active"
+            chain,
+            revision = id.short(),
+            origin,
+            read_ms,
+            stage_ms,
+            store_ms,
+            "a policy revision is active"
         );
         Ok(())
     }

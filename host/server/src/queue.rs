@@ -250,11 +250,7 @@ impl Queue {
         }
     }
 
-    async fn read(
-        &self,
-        connection: &mut Option<MultiplexedConnection>,
-        count: usize,
-    ) -> RedisResult<Vec<StreamId>> {
+    async fn read(&self, connection: &mut Option<MultiplexedConnection>, count: usize) -> RedisResult<Vec<StreamId>> {
         if connection.is_none() {
             let mut fresh = self.connect(true).await?;
             self.create_group(&mut fresh).await?;

@@ -24,7 +24,9 @@ pub enum SecretError {
     },
     #[error("{name} is empty; expected {purpose}")]
     Empty { name: String, purpose: &'static str },
-    #[error("FRONTDESK_ADMIN_TOKEN has {found} bytes, expected at least {ADMIN_TOKEN_BYTES_MIN}: make one with `openssl rand -hex 32`")]
+    #[error(
+        "FRONTDESK_ADMIN_TOKEN has {found} bytes, expected at least {ADMIN_TOKEN_BYTES_MIN}: make one with `openssl rand -hex 32`"
+    )]
     AdminTokenShort { found: usize },
     #[error(
         "page {page}: no access token; give token_file or token_env in its [[pages]] entry (or FRONTDESK_PAGE_TOKEN \
@@ -53,8 +55,13 @@ impl Secrets {
     /// Reads all secrets that `settings` call for.
     pub fn load(settings: &Settings) -> Result<Self, SecretError> {
         let app = required("FRONTDESK_APP_SECRET", "the app secret from the Meta app's basic settings")?;
-        let app_secrets =
-            app.expose_secret().split([',', '\n']).map(str::trim).filter(|s| !s.is_empty()).map(SecretString::from).collect();
+        let app_secrets = app
+            .expose_secret()
+            .split([',', '\n'])
+            .map(str::trim)
+            .filter(|s| !s.is_empty())
+            .map(SecretString::from)
+            .collect();
         let admin_token = required("FRONTDESK_ADMIN_TOKEN", "the bearer token of the admin API")?;
         let found = admin_token.expose_secret().len();
         if found < ADMIN_TOKEN_BYTES_MIN {

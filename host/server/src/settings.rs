@@ -241,9 +241,9 @@ impl Settings {
             ("handover.quiet_hours", signed(self.handover.quiet_hours), 1..=8_760),
             // Meta repeats a delivery for an hour; the rows that recognise it must live longer.
             ("inbox.keep_days", u64::from(self.inbox.keep_days), 2..=3_650),
-            ("queue.claim_after_ms", self.queue.claim_after_ms, 1_000..=3_600_000),
-            ("worker.attempts_max", signed(self.worker.attempts_max.into()), 1..=100),
-            ("outbox.attempts_max", signed(self.outbox.attempts_max.into()), 1..=100),
+            ("queue.claim_after_ms", self.queue.claim_after_ms, 100..=3_600_000),
+            ("worker.attempts_max", signed(self.worker.attempts_max.into()), 1..=1_000_000),
+            ("outbox.attempts_max", signed(self.outbox.attempts_max.into()), 1..=1_000_000),
             ("outbox.poll_ms", self.outbox.poll_ms, 10..=60_000),
             ("graph.timeout_ms", self.graph.timeout_ms, 100..=120_000),
             ("policies.poll_ms", self.policies.poll_ms, 100..=3_600_000),
@@ -299,9 +299,7 @@ impl Settings {
 
 /// A name that cannot lead out of its folder.
 pub fn is_plain_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 pub(crate) fn ms(value: u64) -> Duration {

@@ -69,7 +69,10 @@ async fn receive(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) ->
 async fn accept(app: &App, headers: &HeaderMap, body: Body) -> Response {
     let limit = app.settings.server.webhook_body_bytes_max;
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
-        return refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {limit} bytes, or was cut off"));
+        return refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("the body is larger than {limit} bytes, or was cut off"),
+        );
     };
     if let Err(error) = signature::verify_headers(headers, &app.secrets.app_secrets, &body) {
         let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::UNAUTHORIZED);

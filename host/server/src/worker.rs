@@ -146,7 +146,9 @@ async fn renew(app: &App, id: Uuid, token: i64, lease_ms: i64) {
             Ok(Ok(true)) => renewed = Instant::now(),
             Ok(Ok(false)) => break,
             Ok(Err(error)) => tracing::warn!(%error, conversation = %id, "the lease could not be renewed"),
-            Err(_) => tracing::warn!(conversation = %id, "the database does not answer; the lease could not be renewed"),
+            Err(_) => {
+                tracing::warn!(conversation = %id, "the database does not answer; the lease could not be renewed")
+            }
         }
     }
     tracing::warn!(conversation = %id, "the lease was lost; the turn is left to its next holder");
@@ -184,13 +186,9 @@ async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
         if conversation.lease_token != token {
             return Ok(());
         }
-        let events = db::inbox::pending(
-            &mut tx,
-            &conversation.page_id,
-            Some(&conversation.psid),
-            app.settings.turn.events_max,
-        )
-        .await?;
+        let events =
+            db::inbox::pending(&mut tx, &conversation.page_id, Some(&conversation.psid), app.settings.turn.events_max)
+                .await?;
         let (conversation, turn) = intake::apply(app, &mut tx, conversation, &events, redo == 0).await?;
         tx.commit().await?;
         if turn.is_empty() {
@@ -226,8 +224,7 @@ async fn one_turn(
     if messages.is_empty() {
         return Ok(leave(app, conversation, turn, "unsent before it was answered").await?);
     }
-    let history =
-        db::messages::history(&app.pool, conversation.id, &mids, app.settings.turn.history_max).await?;
+    let history = db::messages::history(&app.pool, conversation.id, &mids, app.settings.turn.history_max).await?;
     let input = TurnInput {
         turn_id: Uuid::now_v7(),
         now: Utc::now(),
@@ -358,12 +355,7 @@ async fn leave(app: &App, conversation: &Conversation, turn: &[TurnEvent], why: 
 }
 
 /// A turn that keeps failing becomes a matter for a person.
-async fn give_up(
-    app: &App,
-    conversation: &Conversation,
-    turn: &[TurnEvent],
-    attempts: i32,
-) -> sqlx::Result<Committed> {
+async fn give_up(app: &App, conversation: &Conversation, turn: &[TurnEvent], attempts: i32) -> sqlx::Result<Committed> {
     let mut tx = app.pool.begin().await?;
     let Some(now) = db::conversations::lock(&mut tx, conversation.id).await? else { return Ok(Committed::LeaseLost) };
     if now.lease_token != conversation.lease_token {

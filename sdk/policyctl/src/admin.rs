@@ -67,23 +67,27 @@ impl AdminClient {
         let base = self.base.as_str();
         let lost = |error: reqwest::Error| {
             if error.is_connect() {
-                return Failure::unreachable(format!("nothing answers at {base}; does the host run? (--url names another)"));
+                return Failure::unreachable(format!(
+                    "nothing answers at {base}; does the host run? (--url names another)"
+                ));
             }
             Failure::unreachable(format!("{base}: {}", error.without_url()))
         };
-        let mut response =
-            self.http.get(url).bearer_auth(self.token.expose_secret()).send().await.map_err(lost)?;
+        let mut response = self.http.get(url).bearer_auth(self.token.expose_secret()).send().await.map_err(lost)?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(Failure::unreachable(format!("{base}: the answer is larger than {ANSWER_BYTES_MAX} bytes")));
+                return Err(Failure::unreachable(format!(
+                    "{base}: the answer is larger than {ANSWER_BYTES_MAX} bytes"
+                )));
             }
             body.extend_from_slice(&chunk);
         }
         let answer: Option<Value> = serde_json::from_slice(&body).ok();
         if status.is_success() {
-            let not_json = || Failure::unreachable(format!("{base} does not answer with JSON; is that a Frontdesk host?"));
+            let not_json =
+                || Failure::unreachable(format!("{base} does not answer with JSON; is that a Frontdesk host?"));
             return answer.map(Some).ok_or_else(not_json);
         }
         let answer = answer.unwrap_or_default();

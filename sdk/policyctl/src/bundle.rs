@@ -47,8 +47,7 @@ pub fn read(folder: &Path) -> Result<Bundle, BundleError> {
     let chain_toml = folder.join("chain.toml");
     let text = String::from_utf8(read_file(&chain_toml, CHAIN_BYTES_MAX)?)
         .map_err(|_| BundleError::NotText { path: chain_toml.clone() })?;
-    let spec =
-        ChainSpec::parse(&text).map_err(|source| BundleError::Chain { path: chain_toml.clone(), source })?;
+    let spec = ChainSpec::parse(&text).map_err(|source| BundleError::Chain { path: chain_toml.clone(), source })?;
     let mut files = BTreeMap::new();
     for WantedFile { path, kind } in spec.wanted_files() {
         let bytes = if path.starts_with("sha256:") {

@@ -314,7 +314,8 @@ pub fn read(path: &Path) -> Result<CaseFile, Failure> {
     let raw = raw.map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let call = raw.hook.or_else(|| {
-        let named = |call: &Call| stem.strip_prefix(call.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphabetic));
+        let named =
+            |call: &Call| stem.strip_prefix(call.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphabetic));
         Call::ALL.into_iter().find(named)
     });
     if raw.case.is_empty() {
@@ -382,7 +383,11 @@ mod tests {
             ("escalate.toml", "[[case]]\nexpect.outcome = \"sent\"\n", "`sent`"),
             ("classify.toml", "[[case]]\ntxt = \"x\"\n", "txt"),
             ("classify.toml", "[[case]]\nroute = \"humans\"\n", "humans"),
-            ("classify.json", r#"{"case": [{"text": "x", "expect": {"confidence_min": "high"}}]}"#, "case[0].expect.confidence_min"),
+            (
+                "classify.json",
+                r#"{"case": [{"text": "x", "expect": {"confidence_min": "high"}}]}"#,
+                "case[0].expect.confidence_min",
+            ),
             ("classify.toml", "case = []", "holds no case"),
         ];
         for (name, text, expected) in table {

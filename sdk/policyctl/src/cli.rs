@@ -214,7 +214,9 @@ mod tests {
         for form in forms {
             Cli::try_parse_from(form.split(' ')).unwrap_or_else(|error| panic!("{form}: {error}"));
         }
-        for wrong in ["policyctl", "policyctl new", "policyctl new x", "policyctl replay --records r", "policyctl diff a"] {
+        for wrong in
+            ["policyctl", "policyctl new", "policyctl new x", "policyctl replay --records r", "policyctl diff a"]
+        {
             assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }

@@ -5,7 +5,8 @@
 //!
 //! In the order in which a policy meets them:
 //! - [`cli`]: the arguments, the exit codes, and how a report is printed.
-//! - [`subject`]: what a command is about: a component file or a chain's folder; [`bundle`] reads the folder.
+//! - [`subject`]: what a command is about: a component file or a chain's folder; [`bundle`] reads the folder,
+//!   `cache` keeps what was compiled.
 //! - [`cases`]: inputs and expectations, written by hand.
 //! - [`records`]: inputs and verdicts, written by a host.
 //! - [`admin`]: a running host's admin API.
@@ -13,6 +14,8 @@
 
 mod admin;
 mod bundle;
+#[cfg(unix)]
+mod cache;
 mod cases;
 mod cli;
 mod commands;

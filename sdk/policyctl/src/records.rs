@@ -46,7 +46,8 @@ impl Records {
         loop {
             let mut line = Vec::new();
             let mut bounded = (&mut self.reader).take(LINE_BYTES_MAX);
-            let read = bounded.read_until(b'\n', &mut line).map_err(|error| Failure::file(&self.path, "read", &error))?;
+            let read =
+                bounded.read_until(b'\n', &mut line).map_err(|error| Failure::file(&self.path, "read", &error))?;
             if read == 0 {
                 return Ok(None);
             }

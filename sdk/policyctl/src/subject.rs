@@ -1,12 +1,13 @@
 //! What a command is about: a component with its settings, or a whole chain, loaded as the host loads it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use frontdesk_policy_engine::chain::settings_from_file;
 use frontdesk_policy_engine::load::{COMPONENT_BYTES_MAX, SETTINGS_BYTES_MAX};
 use frontdesk_policy_engine::{
-    ChainSpec, Engine, EngineOptions, Grants, Hook, Inspection, Limits, LoadError, LoadRequest, Policy, Revision,
-    SettingsSource, StageError, StageProblem,
+    ArtifactCache, ChainSpec, Engine, EngineOptions, Grants, Hook, Inspection, Limits, LoadError, LoadRequest, Policy,
+    Revision, SettingsSource, StageError, StageProblem,
 };
 
 use crate::bundle::{self, BundleError};
@@ -29,8 +30,6 @@ pub enum Subject {
     Component {
         /// Where it is.
         file: PathBuf,
-        /// What is known without settings.
-        inspection: Box<Inspection>,
         /// Never empty.
         policies: Vec<Policy>,
     },
@@ -38,9 +37,23 @@ pub enum Subject {
 
 /// An engine like the host's, but for few calls at once.
 pub fn engine() -> Result<Engine, Failure> {
-    let options =
-        EngineOptions { max_concurrent_calls: CONCURRENT_CALLS, parallel_compilation: true, ..EngineOptions::default() };
+    let options = EngineOptions {
+        max_concurrent_calls: CONCURRENT_CALLS,
+        parallel_compilation: true,
+        cache: cache(),
+        ..EngineOptions::default()
+    };
     Engine::new(options).map_err(Failure::refused)
+}
+
+#[cfg(unix)]
+fn cache() -> Option<Arc<dyn ArtifactCache>> {
+    crate::cache::FolderCache::of_user().map(|cache| Arc::new(cache) as Arc<dyn ArtifactCache>)
+}
+
+#[cfg(not(unix))]
+fn cache() -> Option<Arc<dyn ArtifactCache>> {
+    None
 }
 
 impl Subject {
@@ -63,12 +76,11 @@ impl Subject {
         let hooks = if inspection.hooks.is_empty() { vec![Hook::Classify] } else { inspection.hooks.clone() };
         let grants = Grants { knowledge: inspection.imports.iter().any(|import| import.kind == "grant") };
         let load = |hook: Hook| {
-            let request =
-                LoadRequest { hook, wasm: &wasm, settings: &document, limits: Limits::default(), grants };
+            let request = LoadRequest { hook, wasm: &wasm, settings: &document, limits: Limits::default(), grants };
             engine.load(request).map_err(|error| refusal(file, settings, &error))
         };
         let policies = hooks.into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self::Component { file: file.to_owned(), inspection: Box::new(inspection), policies })
+        Ok(Self::Component { file: file.to_owned(), policies })
     }
 
     /// The path that was given.
@@ -130,9 +142,7 @@ fn read_settings(path: Option<&Path>) -> Result<serde_json::Value, Failure> {
 /// Mistakes of the settings are the input's, everything else the component's.
 fn refusal(file: &Path, settings: Option<&Path>, error: &LoadError) -> Failure {
     match (error, settings) {
-        (LoadError::Refused { .. }, Some(settings)) => {
-            Failure::input(format!("{}: {error}", settings.display()))
-        }
+        (LoadError::Refused { .. }, Some(settings)) => Failure::input(format!("{}: {error}", settings.display())),
         (LoadError::Refused { .. }, None) => Failure::input(format!(
             "{}: {error}\nGive its settings with --settings FILE; `policyctl inspect` shows what it takes.",
             file.display()

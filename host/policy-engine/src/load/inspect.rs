@@ -12,6 +12,9 @@ use crate::snapshot;
 use crate::types::Description;
 use std::sync::{Arc, PoisonError};
 
+/// A page of linear memory, in bytes.
+const PAGE_BYTES: u64 = 64 << 10;
+
 /// A component from outside.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
@@ -112,10 +115,14 @@ fn look_at(shared: &Arc<Shared>, component: &Component, wasm: &[u8]) -> Inspecti
         bytes: wasm.len(),
         hooks: Hook::ALL.into_iter().filter(|hook| has(hook.interface())).collect(),
         imports: names.imports(engine).map(|(name, _)| import(name)).collect(),
-        exports: names.exports(engine).map(|(name, _)| name.to_owned()).filter(|name| name != snapshot::ACCESS).collect(),
+        exports: names
+            .exports(engine)
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name != snapshot::ACCESS)
+            .collect(),
         resources: component.resources_required().map(|needed| InspectedResources {
             memories: needed.num_memories,
-            memory_bytes_initial: needed.max_initial_memory_size,
+            memory_bytes_initial: needed.max_initial_memory_size.map(|pages| pages.saturating_mul(PAGE_BYTES)),
             tables: needed.num_tables,
             table_elements_initial: needed.max_initial_table_size,
         }),

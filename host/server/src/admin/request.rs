@@ -102,9 +102,9 @@ pub fn before(asked: Option<&str>) -> Result<Option<(DateTime<Utc>, Uuid)>, Admi
 
 /// A place in a list ordered by time and id, as [`cursor_of`] writes it.
 pub fn cursor(field: &'static str, asked: &str) -> Result<(DateTime<Utc>, Uuid), AdminError> {
-    let parts = asked.split_once(',').and_then(|(at, id)| {
-        Some((DateTime::parse_from_rfc3339(at).ok()?.to_utc(), id.parse().ok()?))
-    });
+    let parts = asked
+        .split_once(',')
+        .and_then(|(at, id)| Some((DateTime::parse_from_rfc3339(at).ok()?.to_utc(), id.parse().ok()?)));
     parts.ok_or_else(|| AdminError::field(field, "expected the next_after of an earlier page"))
 }
 

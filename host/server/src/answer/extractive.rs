@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use super::evidence::confidence;
 use super::sentences::split;
 use super::{CitedSentence, Declined, DraftError, DraftOutcome, DraftRequest, Drafted, Drafter, Evidence, PassageRef};
-use crate::knowledge::detect_language;
 use crate::knowledge::terms::{Stems, words};
+use crate::knowledge::{detect_language, focus};
 
 /// Sentences in one quotation of prose.
 const SENTENCES_MAX: usize = 3;
@@ -84,8 +84,11 @@ fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef) -> Option<Quotatio
         Some(question) => {
             let coverage = topic.coverage(&[question.as_str(), passage.title.as_str()], &all);
             let speaks = if is_polar(&passage.text) { topic.equals(question) } else { coverage >= COVERAGE_MIN };
-            (fits(&all) && !all.is_empty() && (speaks || topic.is_foreign))
-                .then_some(Quotation { passage, sentences: all, coverage })
+            (fits(&all) && !all.is_empty() && (speaks || topic.is_foreign)).then_some(Quotation {
+                passage,
+                sentences: all,
+                coverage,
+            })
         }
         None => best_run(&topic, passage, &all, &fits),
     };
@@ -103,8 +106,13 @@ fn best_run<'a>(
     let header = table_header(&passage.text).join(" ");
     let context = [passage.title.as_str(), header.as_str()];
     let mut best: Option<(f32, Quotation)> = None;
+    // A short passage is one thought, and is given whole.
+    let whole = all.len() <= SENTENCES_MAX && header.is_empty() && fits(all);
     for start in 0..all.len() {
         for length in 1..=SENTENCES_MAX.min(all.len() - start) {
+            if whole && length < all.len() {
+                continue;
+            }
             let run = all.get(start..start + length).unwrap_or_default();
             if !fits(run) {
                 break;
@@ -143,7 +151,7 @@ impl Topic {
         let asked = detect_language(&request.question);
         let is_foreign = matches!((asked, passage.language.as_deref()), (Some(a), Some(b)) if a != b);
         let stems = Stems::new(passage.language.as_deref().or(request.language.as_deref()));
-        let wanted = stems.content_words(&request.question);
+        let wanted = stems.content_words(&focus(&request.question));
         Self { stems, wanted, is_foreign }
     }
 

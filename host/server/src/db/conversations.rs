@@ -39,12 +39,7 @@ const COLUMNS: &str = "id, page_id, psid, customer_name, customer_locale, state,
     last_customer_at, last_reply_at, last_agent_at, created_at";
 
 /// Takes the lease of a conversation, which is created when it is new. `None`: another worker holds it.
-pub async fn lease(
-    pool: &PgPool,
-    page_id: &str,
-    psid: &str,
-    lease_ms: i64,
-) -> sqlx::Result<Option<Conversation>> {
+pub async fn lease(pool: &PgPool, page_id: &str, psid: &str, lease_ms: i64) -> sqlx::Result<Option<Conversation>> {
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "insert into conversations as c (page_id, psid, lease_token, lease_until)
          values ($1, $2, 1, now() + $3 * interval '1 millisecond')
@@ -100,13 +95,11 @@ pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Conve
 }
 
 pub async fn by_psid(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> sqlx::Result<Option<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {COLUMNS} from conversations where page_id = $1 and psid = $2"
-    )))
-    .bind(page_id)
-    .bind(psid)
-    .fetch_optional(db)
-    .await
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where page_id = $1 and psid = $2")))
+        .bind(page_id)
+        .bind(psid)
+        .fetch_optional(db)
+        .await
 }
 
 /// Latest conversations first. `state` filters; `before` continues an earlier page (by creation time).

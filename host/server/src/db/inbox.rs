@@ -40,7 +40,7 @@ pub struct StoredEvent {
 }
 
 /// Stores events in one statement, hence one commit. Repeated deliveries change nothing. Returns how many were new.
-pub async fn insert(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx::Result<u64> {
+pub async fn insert(db: impl PgExecutor<'_>, events: &[NewEvent]) -> sqlx::Result<u64> {
     let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
     let done = sqlx::query(
         "insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover, event_at, entry_time, payload)
@@ -58,7 +58,7 @@ pub async fn insert(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx:
     .bind(events.iter().map(|e| e.event_at).collect::<Vec<_>>())
     .bind(events.iter().map(|e| e.entry_time).collect::<Vec<_>>())
     .bind(events.iter().map(|e| &e.payload).collect::<Vec<_>>())
-    .execute(connection)
+    .execute(db)
     .await?;
     Ok(done.rows_affected())
 }
@@ -86,12 +86,7 @@ pub async fn pending(
              order by coalesce(event_at, received_at), id limit $3"
         }
     };
-    sqlx::query_as(query)
-    .bind(page_id)
-    .bind(psid)
-    .bind(limit)
-    .fetch_all(db)
-    .await
+    sqlx::query_as(query).bind(page_id).bind(psid).bind(limit).fetch_all(db).await
 }
 
 /// Whether anything is unread and due.
@@ -155,11 +150,11 @@ pub async fn postpone(db: impl PgExecutor<'_>, ids: &[i64], after_ms: i64, note:
         "update inbox set not_before = now() + $2 * interval '1 millisecond', note = $3
          where id = any($1) and state = 'pending'",
     )
-        .bind(ids)
-        .bind(after_ms)
-        .bind(note)
-        .execute(db)
-        .await?;
+    .bind(ids)
+    .bind(after_ms)
+    .bind(note)
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -33,8 +33,7 @@ pub struct StoredMessage {
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
-const COLUMNS: &str =
-    "id, mid, author, source, text, payload, attachments, sent_at, turn_id, edited_at, deleted_at";
+const COLUMNS: &str = "id, mid, author, source, text, payload, attachments, sent_at, turn_id, edited_at, deleted_at";
 
 /// Stores a message once; a repetition, or one that was unsent meanwhile, changes nothing. False: it was unsent before it
 /// came, so nothing of its content may be kept anywhere.
@@ -85,12 +84,7 @@ pub async fn edit(
 
 /// Erases an unsent message. The row stays (or is made, when the unsend overtook the message), so that a late copy of the
 /// message cannot bring the text back.
-pub async fn unsend(
-    db: impl PgExecutor<'_>,
-    conversation_id: Uuid,
-    mid: &str,
-    at: DateTime<Utc>,
-) -> sqlx::Result<()> {
+pub async fn unsend(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str, at: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query(
         "insert into messages (conversation_id, mid, author, sent_at, deleted_at) values ($1, $2, 'customer', $3, $3)
          on conflict (conversation_id, mid)
@@ -105,7 +99,11 @@ pub async fn unsend(
 }
 
 /// The messages with these ids that still have content, in order.
-pub async fn by_mids(db: impl PgExecutor<'_>, conversation_id: Uuid, mids: &[String]) -> sqlx::Result<Vec<StoredMessage>> {
+pub async fn by_mids(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    mids: &[String],
+) -> sqlx::Result<Vec<StoredMessage>> {
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "select {COLUMNS} from messages where conversation_id = $1 and mid = any($2) and deleted_at is null
          order by sent_at, id"
@@ -138,7 +136,12 @@ pub async fn history(
 }
 
 /// Notes which turn read these messages.
-pub async fn set_turn(db: impl PgExecutor<'_>, conversation_id: Uuid, mids: &[String], turn_id: Uuid) -> sqlx::Result<()> {
+pub async fn set_turn(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    mids: &[String],
+    turn_id: Uuid,
+) -> sqlx::Result<()> {
     sqlx::query("update messages set turn_id = $3 where conversation_id = $1 and mid = any($2)")
         .bind(conversation_id)
         .bind(mids)

@@ -142,10 +142,7 @@ pub async fn unsendable(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<(Uuid, Uu
 }
 
 /// Settles one of them, if it still cannot go out. Returns its Page, its new state and the reason.
-pub async fn settle_unsendable(
-    db: impl PgExecutor<'_>,
-    id: Uuid,
-) -> sqlx::Result<Option<(String, String, String)>> {
+pub async fn settle_unsendable(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<(String, String, String)>> {
     sqlx::query_as(
         "update outbox o set settled_at = now(),
                 state = case when c.epoch <> o.epoch or c.state = 'not_ours' then 'void' else 'failed' end,
@@ -369,11 +366,9 @@ pub async fn by_message_id(db: impl PgExecutor<'_>, page_id: &str, message_id: &
 
 /// Rows by state, for metrics and the operator.
 pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
-    sqlx::query_as(
-        "select state, count(*) from outbox where state in ('queued', 'sending', 'unknown') group by state",
-    )
-    .fetch_all(pool)
-    .await
+    sqlx::query_as("select state, count(*) from outbox where state in ('queued', 'sending', 'unknown') group by state")
+        .fetch_all(pool)
+        .await
 }
 
 /// Rows in doubt, for the agent who settles them.

@@ -58,11 +58,10 @@ pub async fn activate(
     .bind(manifest)
     .execute(&mut *tx)
     .await?;
-    let previous: Option<String> =
-        sqlx::query_scalar("select revision from policy_active where chain = $1 for update")
-            .bind(chain)
-            .fetch_optional(&mut *tx)
-            .await?;
+    let previous: Option<String> = sqlx::query_scalar("select revision from policy_active where chain = $1 for update")
+        .bind(chain)
+        .fetch_optional(&mut *tx)
+        .await?;
     if previous.as_deref() != Some(revision.revision.as_str()) {
         sqlx::query(
             "insert into policy_active (chain, revision) values ($1, $2)
@@ -123,11 +122,9 @@ pub async fn component(pool: &PgPool, digest: &str) -> sqlx::Result<Option<Vec<u
 
 /// The newest changes of state, newest first.
 pub async fn transitions(pool: &PgPool, chain: Option<&str>, limit: i64) -> sqlx::Result<Vec<Transition>> {
-    sqlx::query_as(
-        "select * from policy_transitions where $1::text is null or chain = $1 order by id desc limit $2",
-    )
-    .bind(chain)
-    .bind(limit)
-    .fetch_all(pool)
-    .await
+    sqlx::query_as("select * from policy_transitions where $1::text is null or chain = $1 order by id desc limit $2")
+        .bind(chain)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
 }

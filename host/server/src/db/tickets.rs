@@ -157,9 +157,9 @@ pub async fn delivery_done(pool: &PgPool, id: i64) -> sqlx::Result<()> {
         "update ticket_deliveries set state = 'delivered', delivered_at = now(), last_error = null
          where id = $1 and state <> 'delivered'",
     )
-        .bind(id)
-        .execute(pool)
-        .await?;
+    .bind(id)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
@@ -276,11 +276,7 @@ pub struct DeliveryStatus {
 }
 
 /// The latest deliveries of a ticket, newest first.
-pub async fn deliveries_of(
-    db: impl PgExecutor<'_>,
-    ticket_id: Uuid,
-    limit: i64,
-) -> sqlx::Result<Vec<DeliveryStatus>> {
+pub async fn deliveries_of(db: impl PgExecutor<'_>, ticket_id: Uuid, limit: i64) -> sqlx::Result<Vec<DeliveryStatus>> {
     sqlx::query_as(
         "select id, event, state, attempts, not_before, last_error, delivered_at, created_at
          from ticket_deliveries where ticket_id = $1 order by id desc limit $2",

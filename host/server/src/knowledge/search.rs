@@ -177,7 +177,7 @@ fn without_fillers(text: &str, language: Option<&str>) -> String {
 }
 
 /// The sentences that ask, or everything when none does.
-fn focus(text: &str) -> String {
+pub fn focus(text: &str) -> String {
     let asking: Vec<&str> = text
         .unicode_sentences()
         .filter(|sentence| sentence.trim_end().ends_with(['?', '？', ';', '؟']) && sentence.contains(['?', '？', '؟']))

@@ -132,7 +132,11 @@ mod tests {
         ];
         for (at, zone, (date, minute, weekday)) in cases {
             let local = local_time(at.parse().unwrap(), zone);
-            assert_eq!((local.date.as_str(), local.minute_of_day, local.weekday), (date, minute, weekday), "{at} {zone}");
+            assert_eq!(
+                (local.date.as_str(), local.minute_of_day, local.weekday),
+                (date, minute, weekday),
+                "{at} {zone}"
+            );
         }
     }
 }

@@ -24,11 +24,7 @@ pub struct Citation {
 
 impl Citation {
     pub fn of(sentence: &CitedSentence) -> Self {
-        Self {
-            sentence: sentence.text.clone(),
-            passages: sentence.passage_ids.clone(),
-            support: sentence.support,
-        }
+        Self { sentence: sentence.text.clone(), passages: sentence.passage_ids.clone(), support: sentence.support }
     }
 }
 

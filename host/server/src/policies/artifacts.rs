@@ -72,9 +72,8 @@ impl ArtifactCache for FolderCache {
         let Some(path) = self.path(key) else { return };
         // Written beside and renamed: a reader sees all of it or nothing.
         let beside = self.dir.join(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
-        let kept = std::fs::write(&beside, artifact)
-            .and_then(|()| std::fs::rename(&beside, path))
-            .and_then(|()| self.trim());
+        let kept =
+            std::fs::write(&beside, artifact).and_then(|()| std::fs::rename(&beside, path)).and_then(|()| self.trim());
         if let Err(error) = kept {
             let _ = std::fs::remove_file(&beside);
             tracing::warn!(%error, "a compiled policy could not be kept");

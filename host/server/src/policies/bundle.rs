@@ -125,13 +125,7 @@ fn content_hash(bundle: &Bundle) -> String {
 }
 
 /// Stores a staged bundle and makes it the chain's serving revision in the database.
-pub async fn store(
-    pool: &PgPool,
-    chain: &str,
-    bundle: &Bundle,
-    revision: &Revision,
-    reason: &str,
-) -> sqlx::Result<()> {
+pub async fn store(pool: &PgPool, chain: &str, bundle: &Bundle, revision: &Revision, reason: &str) -> sqlx::Result<()> {
     let wanted = revision.spec().wanted_files();
     let (mut settings, mut components) = (serde_json::Map::new(), serde_json::Map::new());
     let mut wasm = Vec::new();

@@ -85,7 +85,11 @@ pub fn check(call: Call, case: &Case) -> Result<(), String> {
     ];
     if let Some((field, _, calls)) = fields.iter().find(|(_, given, calls)| *given && !calls.contains(&call)) {
         let words: Vec<&str> = calls.iter().map(|call| call.as_str()).collect();
-        return Err(format!("`{field}` cannot be expected of hook = \"{}\"; it is for {}", call.as_str(), words.join(", ")));
+        return Err(format!(
+            "`{field}` cannot be expected of hook = \"{}\"; it is for {}",
+            call.as_str(),
+            words.join(", ")
+        ));
     }
     if !fields.iter().any(|(_, given, _)| *given) {
         return Err("the case expects nothing; give `route` or a field of [case.expect]".to_owned());

@@ -40,7 +40,8 @@ pub fn turn(case: &Case) -> Result<Turn, String> {
         last.source = MessageSource::QuickReply;
     }
     if let Some(history) = &case.history {
-        turn.history = history.iter().enumerate().map(|(i, one)| message(one, Author::Customer, i + 100, &turn)).collect();
+        turn.history =
+            history.iter().enumerate().map(|(i, one)| message(one, Author::Customer, i + 100, &turn)).collect();
     }
     if let Some(language) = &case.language {
         turn.detected_language = Some((language.clone(), 1.0));

@@ -77,8 +77,7 @@ pub async fn judge(subject: &Subject, call: Call, case: &Case) -> Result<Judged,
             ..Facts::default()
         }),
         Hook::Tone => {
-            let called =
-                policy.compose(&context, &turn, &input::classification(case), &input::passages(case)).await;
+            let called = policy.compose(&context, &turn, &input::classification(case), &input::passages(case)).await;
             gather(policy, called, |plan| Facts {
                 instructions: plan.instructions.iter().map(|it| format!("{}\n{}\n", it.title, it.text)).collect(),
                 language: plan.language.clone(),

@@ -62,7 +62,11 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
         }
     }
     let mut out = String::new();
-    let _ = writeln!(out, "{:<9} {:<24} {:>10} {:>10} {:>12} {:>12}", "hook", "policy", "median µs", "p99 µs", "fuel", "memory");
+    let _ = writeln!(
+        out,
+        "{:<9} {:<24} {:>10} {:>10} {:>12} {:>12}",
+        "hook", "policy", "median µs", "p99 µs", "fuel", "memory"
+    );
     for cost in &costs {
         let (fuel, memory) = (words::number(cost.fuel), words::bytes(cost.memory_bytes));
         let Costs { hook, policy, median_us, p99_us, .. } = cost;
@@ -71,7 +75,9 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
     let is_optimised = !cfg!(debug_assertions);
     let _ = writeln!(out, "\n{} calls each, a fresh instance for every call.", words::number(options.calls.into()));
     if !is_optimised {
-        out.push_str("This policyctl was built without optimisation: its times are longer than the host's; fuel is the same.\n");
+        out.push_str(
+            "This policyctl was built without optimisation: its times are longer than the host's; fuel is the same.\n",
+        );
     }
     let json = json!({ "subject": PathBuf::from(subject.path()), "is_optimised": is_optimised, "costs": costs });
     Report::new(out, json, Verdict::Well)

@@ -110,6 +110,9 @@ fn describe(out: &mut String, policy: &CheckedPolicy) {
     }
     match &policy.not_snapshotted_because {
         None => out.push_str("  snapshot  yes: calls start configured\n"),
-        Some(reason) => drop(writeln!(out, "  snapshot  no, every call configures again: {}", words::one_line(reason, 300))),
+        Some(reason) => {
+            let reason = words::one_line(reason, 300);
+            let _ = writeln!(out, "  snapshot  no, every call configures again: {reason}");
+        }
     }
 }

@@ -132,7 +132,8 @@ impl Counted {
         }
         let mut distance = 0.0;
         if one.text != other.text {
-            distance = edit_distance(one.text.as_deref().unwrap_or_default(), other.text.as_deref().unwrap_or_default());
+            distance =
+                edit_distance(one.text.as_deref().unwrap_or_default(), other.text.as_deref().unwrap_or_default());
             self.distances.push(distance);
         }
         let question = record.recorded.turn.messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>();
@@ -150,9 +151,8 @@ impl Counted {
             let (one, other) = (&sample.before, &sample.after);
             (one.route != other.route, one.outcome != other.outcome, one.ticket != other.ticket)
         };
-        self.samples.sort_by(|a, b| {
-            grade(b).cmp(&grade(a)).then(b.distance.total_cmp(&a.distance)).then(a.line.cmp(&b.line))
-        });
+        self.samples
+            .sort_by(|a, b| grade(b).cmp(&grade(a)).then(b.distance.total_cmp(&a.distance)).then(a.line.cmp(&b.line)));
         self.samples.truncate(SAMPLES_MAX);
     }
 
@@ -216,10 +216,12 @@ fn text(report: &DiffReport) -> String {
     let records = words::count(report.records, "record", "records");
     let _ = writeln!(out, "{records}: {} would end differently", report.changed);
     if report.draft_would_differ > 0 {
-        let _ = writeln!(out, "  For {}, the draft would differ; the recorded one was judged.", report.draft_would_differ);
+        let _ =
+            writeln!(out, "  For {}, the draft would differ; the recorded one was judged.", report.draft_would_differ);
     }
     if report.no_draft_recorded > 0 {
-        let _ = writeln!(out, "  For {}, no draft is recorded; only the routes were compared.", report.no_draft_recorded);
+        let _ =
+            writeln!(out, "  For {}, no draft is recorded; only the routes were compared.", report.no_draft_recorded);
     }
     for (title, list) in [("Routes", &report.routes), ("Outcomes", &report.outcomes)] {
         out.push_str(&matrix(title, list));
@@ -227,7 +229,8 @@ fn text(report: &DiffReport) -> String {
     if !report.reasons.is_empty() {
         out.push_str("\nReasons that changed most often\n");
         for Transition { from, to, count } in &report.reasons {
-            let _ = writeln!(out, "  {count:>6}  {}\n       -> {}", words::one_line(from, 120), words::one_line(to, 120));
+            let _ =
+                writeln!(out, "  {count:>6}  {}\n       -> {}", words::one_line(from, 120), words::one_line(to, 120));
         }
     }
     let _ = writeln!(
@@ -238,7 +241,14 @@ fn text(report: &DiffReport) -> String {
         report.distance_max * 100.0
     );
     for sample in &report.samples {
-        let _ = writeln!(out, "\nline {}, turn {} ({}): {}", sample.line, sample.turn_id, sample.level.as_str(), sample.question);
+        let _ = writeln!(
+            out,
+            "\nline {}, turn {} ({}): {}",
+            sample.line,
+            sample.turn_id,
+            sample.level.as_str(),
+            sample.question
+        );
         for (title, end) in [("before", &sample.before), ("after ", &sample.after)] {
             let said = end.text.as_deref().map_or("nothing".to_owned(), |text| words::one_line(text, 200));
             let reason = words::one_line(&end.reason, 120);
@@ -253,9 +263,7 @@ fn matrix(title: &str, list: &[Transition]) -> String {
     let mut names: Vec<&str> = list.iter().flat_map(|it| [it.from.as_str(), it.to.as_str()]).collect();
     names.sort_unstable();
     names.dedup();
-    let count = |from: &str, to: &str| {
-        list.iter().find(|it| it.from == from && it.to == to).map_or(0, |it| it.count)
-    };
+    let count = |from: &str, to: &str| list.iter().find(|it| it.from == from && it.to == to).map_or(0, |it| it.count);
     let mut out = format!("\n{title} (rows before, columns after)\n  {:<12}", "");
     for name in &names {
         let _ = write!(out, " {name:>11}");
@@ -280,9 +288,13 @@ mod tests {
 
     #[test]
     fn the_distance_counts_changed_characters() {
-        for (one, other, expected) in
-            [("", "", 0.0), ("abc", "abc", 0.0), ("abc", "", 1.0), ("abcd", "abed", 0.25), ("kitten", "sitting", 3.0 / 7.0)]
-        {
+        for (one, other, expected) in [
+            ("", "", 0.0),
+            ("abc", "abc", 0.0),
+            ("abc", "", 1.0),
+            ("abcd", "abed", 0.25),
+            ("kitten", "sitting", 3.0 / 7.0),
+        ] {
             assert!((edit_distance(one, other) - expected).abs() < 1e-9, "{one} {other}");
         }
         let long = "x".repeat(100_000);

@@ -48,7 +48,8 @@ async fn find(client: &AdminClient, options: &Options) -> Result<Value, Failure>
             return Ok(turn);
         }
     }
-    let places = if pages.is_empty() { "the host has no Page".to_owned() } else { format!("Pages {}", pages.join(", ")) };
+    let places =
+        if pages.is_empty() { "the host has no Page".to_owned() } else { format!("Pages {}", pages.join(", ")) };
     Err(Failure::input(format!(
         "there is no turn with the id {id:?}, and none with a message of that id ({places}); a message that is still \
          being judged has no turn yet"
@@ -67,7 +68,13 @@ fn is_uuid(text: &str) -> bool {
 fn text(answer: &Value) -> String {
     let (turn, record) = (&answer["turn"], &answer["record"]);
     let mut out = String::new();
-    let _ = writeln!(out, "Turn {} on Page {}, {}", said(&turn["turn_id"]), said(&answer["page_id"]), said(&turn["created_at"]));
+    let _ = writeln!(
+        out,
+        "Turn {} on Page {}, {}",
+        said(&turn["turn_id"]),
+        said(&answer["page_id"]),
+        said(&turn["created_at"])
+    );
     let _ = writeln!(out, "Conversation {}", said(&answer["conversation_id"]));
 
     let _ = writeln!(out, "\nAsked");
@@ -105,14 +112,21 @@ fn text(answer: &Value) -> String {
 }
 
 fn judged(out: &mut String, record: &Value) {
-    let mut line = |step: &str, policy: String, words: String| drop(writeln!(out, "  {step:<9} {policy:<26} {words}"));
+    let mut line = |step: &str, policy: String, words: String| {
+        let _ = writeln!(out, "  {step:<9} {policy:<26} {words}");
+    };
     let classify = &record["classify"]["result"];
     if !record["classify"].is_null() {
         let words = fault(classify).unwrap_or_else(|| {
             let verdict = &classify["Ok"];
             let labels: Vec<&str> = items(&verdict["labels"]).filter_map(Value::as_str).collect();
             let confidence = verdict["confidence"].as_f64().unwrap_or_default();
-            format!("{} ({confidence:.2}) [{}]: {}", said(&verdict["route"]), labels.join(", "), said(&verdict["reason"]))
+            format!(
+                "{} ({confidence:.2}) [{}]: {}",
+                said(&verdict["route"]),
+                labels.join(", "),
+                said(&verdict["reason"])
+            )
         });
         line("classify", policy(record, "classify", 0), words);
     }
@@ -187,7 +201,13 @@ fn answered(out: &mut String, answer: &Value) {
     let ticket = &turn["ticket"];
     if !ticket.is_null() {
         let summary = words::one_line(ticket["summary"].as_str().unwrap_or_default(), 500);
-        let _ = writeln!(out, "\nTicket {} ({}, {}): {summary}", said(&ticket["id"]), said(&ticket["priority"]), said(&ticket["reason"]));
+        let _ = writeln!(
+            out,
+            "\nTicket {} ({}, {}): {summary}",
+            said(&ticket["id"]),
+            said(&ticket["priority"]),
+            said(&ticket["reason"])
+        );
     }
 }
 
@@ -199,7 +219,9 @@ fn made_by(out: &mut String, answer: &Value) {
         let _ = writeln!(out, "            component sha256:{}", said(&policy["component_sha256"]));
         let _ = writeln!(out, "            settings  sha256:{}", said(&policy["settings_sha256"]));
     }
-    let took = answer["duration_us"].as_u64().map(|us| format!(", {:.1} ms", std::time::Duration::from_micros(us).as_secs_f64() * 1e3));
+    let took = answer["duration_us"]
+        .as_u64()
+        .map(|us| format!(", {:.1} ms", std::time::Duration::from_micros(us).as_secs_f64() * 1e3));
     let _ = writeln!(out, "Host {}{}", said(&record["host_version"]), took.unwrap_or_default());
 }
 
@@ -211,9 +233,8 @@ fn policy(record: &Value, hook: &str, n: usize) -> String {
 
 fn fault(result: &Value) -> Option<String> {
     let fault = &result["Err"];
-    (!fault.is_null()).then(|| {
-        format!("FAULT {} in {}: {}", said(&fault["fault"]), said(&fault["function"]), said(&fault["detail"]))
-    })
+    (!fault.is_null())
+        .then(|| format!("FAULT {} in {}: {}", said(&fault["fault"]), said(&fault["function"]), said(&fault["detail"])))
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {

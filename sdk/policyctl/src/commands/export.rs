@@ -65,5 +65,9 @@ pub async fn run(options: &Options) -> Outcome {
         words::count(written, "record", "records"),
         options.output.display()
     );
-    Report::new(text, json!({ "output": options.output, "records": written, "next_after": next.map(Value::from) }), Verdict::Well)
+    Report::new(
+        text,
+        json!({ "output": options.output, "records": written, "next_after": next.map(Value::from) }),
+        Verdict::Well,
+    )
 }

@@ -53,7 +53,9 @@ fn snapshot(engine: &Engine, wasm: &[u8], inspection: &Inspection) -> String {
 
 fn text(inspection: &Inspection, snapshot: &str) -> String {
     let mut out = String::new();
-    let mut line = |name: &str, value: String| drop(writeln!(out, "{name:<10} {value}"));
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<10} {value}");
+    };
     if let Some(it) = &inspection.description {
         line("name", it.name.clone());
         line("version", it.version.clone());
@@ -94,7 +96,11 @@ fn settings(schema: &Value) -> String {
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut out = String::new();
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        let kind = property["type"].as_str().unwrap_or("value");
+        let kind = match (property["type"].as_str(), property["enum"].as_array()) {
+            (_, Some(words)) => words.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | "),
+            (Some(kind), None) => kind.to_owned(),
+            (None, None) => "see the schema".to_owned(),
+        };
         let need = match &property["default"] {
             _ if required.contains(&name.as_str()) => "required".to_owned(),
             Value::Null => "optional".to_owned(),

@@ -156,7 +156,8 @@ fn sdk(given: Option<&Path>) -> Result<(PathBuf, &'static str), Failure> {
 }
 
 fn is_sdk(folder: &Path) -> bool {
-    std::fs::read_to_string(folder.join("Cargo.toml")).is_ok_and(|text| text.contains("name = \"frontdesk-policy-sdk\""))
+    std::fs::read_to_string(folder.join("Cargo.toml"))
+        .is_ok_and(|text| text.contains("name = \"frontdesk-policy-sdk\""))
 }
 
 fn fill(text: &str, name: &str, sdk: &Path, hook: Hook) -> String {

@@ -60,11 +60,8 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
     let records = Records::open(&options.records, options.limit)?;
     let engine = subject::engine()?;
     let revision = subject::stage(&engine, &options.chain)?;
-    let mut report = ReplayReport {
-        chain: options.chain.clone(),
-        revision: revision.id().to_string(),
-        ..ReplayReport::default()
-    };
+    let mut report =
+        ReplayReport { chain: options.chain.clone(), revision: revision.id().to_string(), ..ReplayReport::default() };
     for record in records {
         let record = record?;
         let replayed = runtime.block_on(replay(&revision, &record.recorded));
@@ -105,7 +102,13 @@ fn text(report: &ReplayReport) -> String {
     let mut out = String::new();
     for record in &report.details {
         let from = record.recorded_revision.as_deref().map_or("unknown", |id| id.get(..12).unwrap_or(id));
-        let _ = writeln!(out, "line {}, turn {} ({}; recorded by revision {from})", record.line, record.turn_id, record.level.as_str());
+        let _ = writeln!(
+            out,
+            "line {}, turn {} ({}; recorded by revision {from})",
+            record.line,
+            record.turn_id,
+            record.level.as_str()
+        );
         for difference in &record.differences {
             let hook = match difference.filter {
                 Some(place) => format!("filter {}", place + 1),
@@ -123,7 +126,9 @@ fn text(report: &ReplayReport) -> String {
                 out.push_str("  The draft would differ: the model would be told something else. The recorded draft was judged.\n");
             }
             Level::NoDraftRecorded => {
-                out.push_str("  It would be answered now, and the record holds no draft: only the classifier was asked.\n");
+                out.push_str(
+                    "  It would be answered now, and the record holds no draft: only the classifier was asked.\n",
+                );
             }
         }
     }

@@ -125,7 +125,8 @@ fn text(report: &TestReport, is_quiet: bool) -> String {
             let _ = writeln!(out, "{}", case.file);
             last = &case.file;
         }
-        let (used, limit) = case.calls.iter().fold((0, 0), |(used, limit), call| (used + call.fuel_used, limit + call.fuel_limit));
+        let (used, limit) =
+            case.calls.iter().fold((0, 0), |(used, limit), call| (used + call.fuel_used, limit + call.fuel_limit));
         let mark = if case.passed { "pass" } else { "FAIL" };
         let fuel = format!("fuel {} ({})", words::number(used), words::share(used, limit));
         let _ = writeln!(out, "  {mark} {:<8} {:<70} {fuel}", case.hook, case.name);
@@ -162,7 +163,12 @@ fn budgets(report: &TestReport) -> String {
     for call in most {
         let (used, limit) = (words::number(call.fuel_used), words::number(call.fuel_limit));
         let share = words::share(call.fuel_used, call.fuel_limit);
-        let _ = writeln!(out, "\n{:<8} {}: at most {used} of {limit} units of fuel ({share})", call.hook.as_str(), call.policy);
+        let _ = writeln!(
+            out,
+            "\n{:<8} {}: at most {used} of {limit} units of fuel ({share})",
+            call.hook.as_str(),
+            call.policy
+        );
     }
     out
 }

@@ -32,10 +32,21 @@ fn a_mistake_is_named_by_file_and_field() {
         ("chain.toml", "hook = \"tone\"", "hook = \"tune\"", 2, &["chain.toml", "tune"]),
         ("chain.toml", "tone-brand.wasm", "tone-brandy.wasm", 2, &["tone-brandy.wasm", "cannot be read"]),
         ("chain.toml", "../components", "../../components", 2, &["leads out of the folder"]),
-        ("filter-safety.toml", "markdown = \"rewrite\"", "markdown = \"erase\"", 2, &["filter-safety.toml", "/markdown"]),
+        (
+            "filter-safety.toml",
+            "markdown = \"rewrite\"",
+            "markdown = \"erase\"",
+            2,
+            &["filter-safety.toml", "/markdown"],
+        ),
         ("filter-safety.toml", "markdown = \"rewrite\"", "markdown = ", 2, &["filter-safety.toml", "not TOML"]),
-        ("chain.toml", "component = \"../components/tone-brand.wasm\"", "component = \"../components/classify-rules.wasm\"", 3,
-            &["policy 2", "serves the hook `classify`"]),
+        (
+            "chain.toml",
+            "component = \"../components/tone-brand.wasm\"",
+            "component = \"../components/classify-rules.wasm\"",
+            3,
+            &["policy 2", "serves the hook `classify`"],
+        ),
     ];
     for (file, from, to, code, expected) in table {
         let chains = Chains::new();
@@ -101,7 +112,11 @@ fn a_case_that_does_not_hold_is_shown_with_the_difference() {
 fn a_chain_goes_on_without_a_policy_that_faults() {
     let chains = Chains::new();
     std::fs::copy(guest("guest-misbehaving"), chains.root().join("components/classify-rules.wasm")).unwrap();
-    chains.change("chain.toml", "settings = \"classify-rules.toml\"", "[policy.settings]\ndo = \"later:trap\"\n[policy.limits]\nfuel = 10_000_000\n[policy.grants]\nknowledge = true");
+    chains.change(
+        "chain.toml",
+        "settings = \"classify-rules.toml\"",
+        "[policy.settings]\ndo = \"later:trap\"\n[policy.limits]\nfuel = 10_000_000\n[policy.grants]\nknowledge = true",
+    );
     // `on_fault` stood after the settings; it belongs to the policy, before its tables.
     chains.change("chain.toml", "# When the component fails, a person answers.\non_fault = \"human\"\n", "");
     chains.change("chain.toml", "hook = \"classify\"", "hook = \"classify\"\non_fault = \"human\"");

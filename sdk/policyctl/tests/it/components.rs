@@ -16,11 +16,17 @@ fn inspect_tells_what_a_component_is() {
     assert!(report["snapshot"].as_str().unwrap().contains("depends on its settings"));
     assert!(report["imports"].as_array().unwrap().iter().any(|import| import["kind"] == "host"));
     assert_eq!(report["resources"]["memories"], 1);
+    assert!(report["resources"]["memory_bytes_initial"].as_u64() >= Some(64 << 10), "{}", report["resources"]);
     let misbehaving = policyctl(&["inspect", &guest("guest-misbehaving"), "--json"]).json();
     assert!(misbehaving["imports"].as_array().unwrap().iter().any(|import| import["kind"] == "grant"));
     assert_eq!(misbehaving["snapshot"], "yes");
     let text = policyctl(&["inspect", &component("filter-safety")]).ended(0);
-    for part in ["filter-safety", "sha256:", "markdown (string", "frontdesk:policy/log@0.1.0"] {
+    for part in [
+        "filter-safety",
+        "sha256:",
+        "markdown (\"off\" | \"note\" | \"rewrite\", default \"rewrite\")",
+        "frontdesk:policy/log@0.1.0",
+    ] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
 }
@@ -106,7 +112,8 @@ fn a_component_that_fails_on_every_turn_is_refused() {
         ("refuse", 2, "/do: `refuse` was found"),
     ] {
         std::fs::write(&settings, json!({ "do": action }).to_string()).unwrap();
-        let said = policyctl(&["check", &guest("guest-misbehaving"), "--settings", &settings.display().to_string()]).ended(code);
+        let said = policyctl(&["check", &guest("guest-misbehaving"), "--settings", &settings.display().to_string()])
+            .ended(code);
         assert!(said.contains(expected), "{said}");
     }
 }

@@ -2,6 +2,13 @@
 //!
 //! The components are built by `cargo xtask components --guests`, not by these tests; only the templates are.
 
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test, a failed expectation is the message"
+)]
+
 mod chains;
 mod components;
 mod remote;

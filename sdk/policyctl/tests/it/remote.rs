@@ -88,10 +88,10 @@ fn status_shows_what_was_refused() {
     });
     let change = json!({ "at": "2026-11-22T11:00:00Z", "chain": "default", "revision": null, "state": "rejected",
                          "actor": "folder", "reason": "policy 3" });
-    let (url, asked) =
-        host(1, move |_| (200, json!({ "replica": "r1", "chains": [chain], "transitions": [change] })));
+    let (url, asked) = host(1, move |_| (200, json!({ "replica": "r1", "chains": [chain], "transitions": [change] })));
     let said = ask(&["status"], &url).ended(1);
-    for part in ["serves revision abab", "REFUSED a candidate", "/markdown: no", "does not use: knowledge", "rejected"] {
+    for part in ["serves revision abab", "REFUSED a candidate", "/markdown: no", "does not use: knowledge", "rejected"]
+    {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
     asked.join().unwrap();
@@ -125,8 +125,16 @@ fn a_message_is_looked_for_on_every_page() {
     };
     let (url, asked) = host(3, answer);
     let said = ask(&["explain", "m_a/b="], &url).ended(0);
-    for part in ["Do you ship?", "[0.87] Shipping (faq.csv)", "answer (0.90) [question]", "Yes, we do.", "rests on Shipping",
-                 "message m_out", "classify-rules 0.1.0", "sha256:cd"] {
+    for part in [
+        "Do you ship?",
+        "[0.87] Shipping (faq.csv)",
+        "answer (0.90) [question]",
+        "Yes, we do.",
+        "rests on Shipping",
+        "message m_out",
+        "classify-rules 0.1.0",
+        "sha256:cd",
+    ] {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
     assert_eq!(asked.join().unwrap()[1], "/admin/turns/by-mid/41/m_a%2Fb=");

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use frontdesk_policy_engine::{
-    Bundle, ChainSpec, Engine, EngineOptions, RecordedTurn, Revision, WantedFile, replay,
-};
+use frontdesk_policy_engine::{Bundle, ChainSpec, Engine, EngineOptions, RecordedTurn, Revision, WantedFile, replay};
 use serde_json::{Value, json};
 
 use crate::support::{Chains, policyctl};
@@ -143,7 +141,8 @@ fn a_changed_tone_says_that_the_draft_would_differ() {
 fn a_turn_that_would_be_answered_now_has_no_draft() {
     let recorded = recorded();
     let rules = std::fs::read_to_string(recorded.chains.dir().join("classify-rules.toml")).unwrap();
-    let deaf = rules.replace("name = \"asks-for-person\"\nroute = \"human\"", "name = \"asks-for-person\"\nroute = \"answer\"");
+    let deaf = rules
+        .replace("name = \"asks-for-person\"\nroute = \"human\"", "name = \"asks-for-person\"\nroute = \"answer\"");
     assert_ne!(rules, deaf);
     std::fs::write(recorded.chains.dir().join("classify-rules.toml"), deaf).unwrap();
     let report = recorded.replay(1);
@@ -167,7 +166,11 @@ fn diff_counts_what_changes_from_one_chain_to_the_other() {
     let count = |from: &str, to: &str| {
         outcomes.iter().find(|it| it["from"] == from && it["to"] == to).map_or(0, |it| it["count"].as_u64().unwrap())
     };
-    assert_eq!((count("sent", "ticket"), count("ticket", "ticket"), count("ignored", "ignored")), (2, 2, 1), "{report:#}");
+    assert_eq!(
+        (count("sent", "ticket"), count("ticket", "ticket"), count("ignored", "ignored")),
+        (2, 2, 1),
+        "{report:#}"
+    );
     assert_eq!(report["samples"].as_array().unwrap().len(), report["changed"].as_u64().unwrap() as usize);
     assert!(report["distance_max"].as_f64().unwrap() > 0.5);
     let text = policyctl(&["diff", &recorded.chains.text(), &other.text(), "--records", &records]).ended(1);
