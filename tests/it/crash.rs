@@ -47,8 +47,8 @@ impl Installation {
         // The lease of a dead worker has to expire.
         settings.worker.lease_ms = 1_000;
         // Each crash costs the events an attempt; here they are to be answered, however often it takes.
-        settings.worker.attempts_max = 10_000;
-        settings.outbox.attempts_max = 10_000;
+        settings.worker.attempts_max = 100;
+        settings.outbox.attempts_max = 100;
         settings.queue.claim_after_ms = 500;
         settings.pages[0].token_env = Some("TEST_PAGE_TOKEN".into());
         settings.pages[1].token_env = Some("TEST_OTHER_PAGE_TOKEN".into());
