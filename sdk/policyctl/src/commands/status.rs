@@ -65,10 +65,11 @@ fn text(answer: &Value) -> String {
         out.push_str("\nLatest changes\n");
     }
     for change in transitions.iter().take(TRANSITIONS_MAX) {
-        let revision = change["revision"].as_str().map_or("", |id| id.get(..12).unwrap_or(id));
+        let revision =
+            change["revision"].as_str().map_or(String::new(), |id| format!(" {}", id.get(..12).unwrap_or(id)));
         let [at, chain, state, actor] = ["at", "chain", "state", "actor"].map(|field| said(&change[field]));
         let reason = words::one_line(change["reason"].as_str().unwrap_or_default(), 160);
-        let _ = writeln!(out, "  {at} {chain} {state} {revision} by {actor}: {reason}");
+        let _ = writeln!(out, "  {at} {chain} {state}{revision} by {actor}: {reason}");
     }
     out
 }

@@ -189,3 +189,30 @@ fn a_record_that_cannot_be_read_is_named() {
     // Before it, there are two that can be.
     policyctl(&["replay", "--records", &records, "--chain", &chain, "--limit", "2"]).ended(0);
 }
+
+/// Records of version 1 as a host wrote them, on its demo knowledge, for questions sent through the simulator. They stay
+/// readable: later versions get files of their own.
+#[test]
+fn records_of_version_1_are_read_and_end_as_the_host_said() {
+    let text = include_str!("../fixtures/records-v1.jsonl");
+    let mut outcomes = Vec::new();
+    for line in text.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let recorded: RecordedTurn = serde_json::from_value(row["record"].clone()).unwrap();
+        let ended = recorded.conclusion();
+        assert_eq!(
+            (&json!(ended.route), &json!(ended.outcome)),
+            (&row["route"], &row["outcome"]),
+            "{}",
+            row["turn_id"]
+        );
+        assert_eq!(json!(ended.reason), row["reason"]);
+        assert_eq!(recorded.revision_id().as_deref(), row["revision"].as_str());
+        // These texts fit into one message each, so what was sent is what was decided.
+        assert_eq!(ended.text.into_iter().collect::<Vec<_>>(), recorded.replies);
+        outcomes.push(ended.outcome);
+    }
+    outcomes.sort();
+    outcomes.dedup();
+    assert_eq!(outcomes, ["ignored", "sent", "spam", "ticket"]);
+}
