@@ -298,6 +298,17 @@ impl Intake<'_> {
         Ok(())
     }
 
+    /// As [`Intake::set_owner`], unless it is so already.
+    async fn change_owner(
+        &mut self,
+        tx: &mut PgConnection,
+        state: &str,
+        reason: &str,
+        at: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        if self.conversation.state == state { Ok(()) } else { self.set_owner(tx, state, reason, at).await }
+    }
+
     async fn set_owner(
         &mut self,
         tx: &mut PgConnection,
@@ -400,24 +411,20 @@ impl Intake<'_> {
             return Ok(());
         }
         let ours = &self.app.settings.graph.app_id;
-        let state = self.conversation.state.as_str();
-        let held_by_agent = state == "human" && self.conversation.agent.is_some();
+        let held_by_agent = self.conversation.state == "human" && self.conversation.agent.is_some();
         match new_owner {
             Some(owner) if owner.is_inbox() => {
-                if state != "human" {
-                    self.set_owner(tx, "human", "the Page Inbox took the thread", at).await?;
-                }
+                self.change_owner(tx, "human", "the Page Inbox took the thread", at).await?
             }
             Some(owner) if owner.as_str() == ours || (ours.is_empty() && is_pass) => {
-                if channel == Channel::Messaging && state != "bot" && !held_by_agent {
-                    self.set_owner(tx, "bot", "the thread was given to us", at).await?;
+                if channel == Channel::Standby || held_by_agent {
+                    return Ok(());
                 }
+                self.change_owner(tx, "bot", "the thread was given to us", at).await?;
             }
             Some(owner) => {
-                if state != "not_ours" {
-                    let reason = format!("the thread was given to app {owner}");
-                    self.set_owner(tx, "not_ours", &reason, at).await?;
-                }
+                let reason = format!("the thread was given to app {owner}");
+                self.change_owner(tx, "not_ours", &reason, at).await?;
             }
             // Idle: whoever may answer shows when the next message arrives.
             None => {}
