@@ -15,12 +15,18 @@
 mod database;
 mod host;
 mod model;
+mod process;
 
 mod answers;
 mod crash;
 mod delivery;
 mod embedded;
 mod events;
+mod faults;
+mod inquiries;
 mod knowledge;
 mod outage;
+mod queue;
+mod settling;
+mod simulation;
 mod takeover;
