@@ -26,6 +26,7 @@ mod faults;
 mod inquiries;
 mod knowledge;
 mod outage;
+mod overload;
 mod queue;
 mod settling;
 mod simulation;
