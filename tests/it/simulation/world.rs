@@ -179,7 +179,7 @@ impl World {
             let hour = self.now_ms() / HOUR_MS;
             if hour > self.hour_told {
                 self.hour_told = hour;
-                println!("hour {hour}: {} messages taken by Meta", self.host.graph.sends().len());
+                self.tell_hour(hour);
             }
             // What happens within the same seconds happens at once.
             let until_ms = self.now_ms() + 500;
@@ -194,6 +194,11 @@ impl World {
                 self.silences.push(Silence { customer, from_ms, until_ms: None });
             }
         }
+    }
+
+    #[expect(clippy::print_stdout, reason = "whoever waits for a simulated day wants to see it pass")]
+    fn tell_hour(&self, hour: i64) {
+        println!("hour {hour}: {} messages taken by Meta", self.host.graph.sends().len());
     }
 
     /// Puts all clocks ahead. Nothing is in flight.
