@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use frontdesk_policy_engine::{Grants, Limits, Policy, SnapshotStatus};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{Outcome, Report, SubjectOptions, Verdict};
 use crate::subject::{self, Subject};
@@ -30,7 +30,12 @@ struct CheckedPolicy {
     snapshotted: bool,
     /// Why every call has to configure again.
     not_snapshotted_because: Option<String>,
+    /// Where the component's own schema refuses the settings that its `configure` accepted.
+    schema_problems: Vec<String>,
 }
+
+/// Most problems of one schema that are told.
+const SCHEMA_PROBLEMS_MAX: usize = 20;
 
 pub fn run(options: &Options) -> Outcome {
     let engine = subject::engine()?;
@@ -59,8 +64,25 @@ pub fn run(options: &Options) -> Outcome {
     for policy in &policies {
         describe(&mut out, policy);
     }
+    let fits = policies.iter().all(|policy| policy.schema_problems.is_empty());
     let report = json!({ "subject": subject.path(), "revision": revision, "policies": policies });
-    Report::new(out, report, Verdict::Well)
+    Report::new(out, report, if fits { Verdict::Well } else { Verdict::Different })
+}
+
+/// Forms are made from the schema, so settings that `configure` takes and the schema refuses could not be edited there.
+fn schema_problems(policy: &Policy) -> Vec<String> {
+    let settings: Value = match serde_json::from_str(policy.settings()) {
+        Ok(settings) => settings,
+        Err(error) => return vec![format!("the settings are no JSON: {error}")],
+    };
+    match jsonschema::draft202012::new(policy.settings_schema()) {
+        Err(error) => vec![format!("not a JSON Schema (draft 2020-12): {error}")],
+        Ok(schema) => schema
+            .iter_errors(&settings)
+            .take(SCHEMA_PROBLEMS_MAX)
+            .map(|error| format!("{}: {}", error.instance_path(), words::one_line(&error.to_string(), 300)))
+            .collect(),
+    }
 }
 
 fn policy(policy: &Policy) -> CheckedPolicy {
@@ -80,6 +102,7 @@ fn policy(policy: &Policy) -> CheckedPolicy {
         unused_grants: policy.unused_grants().to_vec(),
         snapshotted,
         not_snapshotted_because: reason,
+        schema_problems: schema_problems(policy),
     }
 }
 
@@ -114,5 +137,8 @@ fn describe(out: &mut String, policy: &CheckedPolicy) {
             let reason = words::one_line(reason, 300);
             let _ = writeln!(out, "  snapshot  no, every call configures again: {reason}");
         }
+    }
+    for problem in &policy.schema_problems {
+        let _ = writeln!(out, "  SCHEMA    refuses settings that configure accepted: {problem}");
     }
 }

@@ -56,6 +56,20 @@ fn what_is_no_component_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_schema_that_refuses_what_configure_accepts_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("settings.toml").display().to_string();
+    let check = |fields: usize| {
+        let settings: String = (0..fields).map(|i| format!("field_{i} = {i}\n")).collect();
+        std::fs::write(&path, settings).unwrap();
+        policyctl(&["check", &guest("guest-obedient"), "--settings", &path])
+    };
+    assert!(!check(8).ended(0).contains("SCHEMA"));
+    let said = check(9).ended(1);
+    assert!(said.contains("SCHEMA    refuses settings that configure accepted"), "{said}");
+}
+
+#[test]
 fn a_run_shows_the_verdict_and_its_price() {
     let settings = repository().join("policies/default/classify-rules.toml").display().to_string();
     let classify = component("classify-rules");
