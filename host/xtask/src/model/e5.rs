@@ -291,12 +291,15 @@ mod tests {
 
     #[test]
     fn halves_and_blocks_are_read() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0, 0.0)] {
+        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0, 0.0)]
+        {
             assert_eq!(half(bits), value);
         }
         // Weights 0..16 in the low halves, 16..32 (mod 16) in the high ones, become pairs of neighbours.
         let packed: Vec<u8> = (0..16).map(|at: u8| at | (15 - at) << 4).collect();
-        let expected: Vec<u8> = [[0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe], [0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01]].concat();
+        let expected: Vec<u8> =
+            [[0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe], [0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01]]
+                .concat();
         assert_eq!(rearranged(&packed).collect::<Vec<_>>(), expected);
     }
 
