@@ -31,4 +31,5 @@ mod outage;
 mod queue;
 mod settling;
 mod simulation;
+mod spending;
 mod takeover;

@@ -21,6 +21,7 @@ pub mod messages;
 pub mod outbox;
 pub mod pages;
 pub mod revisions;
+pub mod spending;
 pub mod tickets;
 
 use std::time::Duration;

@@ -324,6 +324,10 @@ impl Drafter for Extractive {
     fn name(&self) -> &str {
         MODEL
     }
+
+    fn asks_a_model(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
