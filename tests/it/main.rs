@@ -2,7 +2,8 @@
 //! Meta is simulated (`tests/support`).
 //!
 //! `cargo xtask test` provides what the tests need. By hand: DATABASE_URL, REDIS_URL, FRONTDESK_ENGINES_DIR (from
-//! `cargo xtask fetch`), FRONTDESK_COMPONENTS_DIR and FRONTDESK_GUESTS_DIR (from `cargo xtask components --guests`).
+//! `cargo xtask fetch`), FRONTDESK_MODEL_DIR (the folder of what `cargo xtask fetch --model` prints), FRONTDESK_COMPONENTS_DIR
+//! and FRONTDESK_GUESTS_DIR (from `cargo xtask components --guests`).
 
 #![expect(
     clippy::unwrap_used,
@@ -25,9 +26,11 @@ mod events;
 mod faults;
 mod inquiries;
 mod knowledge;
+mod local_model;
 mod outage;
 mod overload;
 mod queue;
 mod settling;
 mod simulation;
+mod spending;
 mod takeover;

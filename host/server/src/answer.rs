@@ -16,6 +16,7 @@ mod anthropic;
 mod endpoint;
 pub mod evidence;
 mod extractive;
+mod fallback;
 mod model;
 mod openai;
 mod prompt;
@@ -41,6 +42,9 @@ pub const PROMPT_CHARACTERS_MAX: usize = 120_000;
 /// Everything a draft may rest on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DraftRequest {
+    /// The Page that answers, for the budget of models.
+    #[serde(default)]
+    pub page_id: String,
     /// The customer's text of this turn, joined by newlines.
     pub question: String,
     /// Earlier messages, oldest first: author (`customer`, `bot` or `agent`) and text.
@@ -61,6 +65,20 @@ pub struct DraftRequest {
     pub temperature: Option<f32>,
     #[serde(default)]
     pub passages: Vec<PassageRef>,
+}
+
+/// Characters of prompt that make a token, roughly and on the careful side: English has about four, other scripts fewer.
+const CHARACTERS_PER_TOKEN: usize = 3;
+
+impl DraftRequest {
+    /// Tokens that a prompt of this request has, by its length.
+    pub fn tokens_expected(&self) -> u64 {
+        let pairs = self.history.iter().chain(&self.instructions).chain(&self.examples);
+        let texts = pairs.flat_map(|(a, b)| [a, b]).chain([&self.question]);
+        let passages = self.passages.iter().flat_map(|passage| [&passage.title, &passage.text]);
+        let characters: usize = texts.chain(passages).map(|text| text.chars().count()).sum();
+        (characters / CHARACTERS_PER_TOKEN) as u64
+    }
 }
 
 /// A passage as a drafter sees it.
@@ -169,6 +187,12 @@ pub enum DraftError {
     Malformed { host: String, reason: String },
     #[error("the model at {host} sent more than {limit} bytes")]
     TooLarge { host: String, limit: usize },
+    #[error("the prompt has about {expected} tokens, model_budget.tokens_per_turn allows {max}")]
+    TurnBudget { expected: u64, max: u64 },
+    #[error("the model budget of this {of} is spent; it is renewed at midnight UTC, see model_budget")]
+    DayBudget { of: &'static str },
+    #[error("it is not known what was spent on models today: {reason}")]
+    BudgetUnknown { reason: String },
     #[error("the evidence check could not compare languages: {0}")]
     Embed(#[from] crate::knowledge::EmbedError),
 }
@@ -194,6 +218,9 @@ impl DraftError {
             Self::Refused { .. } => "refused",
             Self::Malformed { .. } => "malformed",
             Self::TooLarge { .. } => "too_large",
+            Self::TurnBudget { .. } => "turn_budget",
+            Self::DayBudget { .. } => "day_budget",
+            Self::BudgetUnknown { .. } => "budget_unknown",
             Self::Embed(_) => "embed",
         }
     }
@@ -206,9 +233,29 @@ pub trait Drafter: Send + Sync + fmt::Debug {
 
     /// For logs and metrics: the provider and model, no secret.
     fn name(&self) -> &str;
+
+    /// Whether a draft may cost tokens.
+    fn asks_a_model(&self) -> bool {
+        true
+    }
 }
 
-/// Builds the drafter that the settings choose. `embedder` lets the evidence gate compare an answer with passages of
+/// Builds the drafter that the settings choose, with those that stand in for it, in order. `embedder` lets the evidence gate
+/// compare an answer with passages of another language; without one such sentences count as unsupported.
+pub fn drafters(
+    settings: &ModelSettings,
+    fallbacks: &[ModelSettings],
+    embedder: Option<Arc<dyn Embedder>>,
+) -> Result<Arc<dyn Drafter>, DraftError> {
+    let first = drafter(settings, embedder.clone())?;
+    if fallbacks.is_empty() {
+        return Ok(first);
+    }
+    let others = fallbacks.iter().map(|settings| drafter(settings, embedder.clone())).collect::<Result<_, _>>()?;
+    Ok(Arc::new(fallback::Fallback::new(first, others)))
+}
+
+/// Builds one drafter. `embedder` lets the evidence gate compare an answer with passages of
 /// another language; without one such sentences count as unsupported.
 pub fn drafter(settings: &ModelSettings, embedder: Option<Arc<dyn Embedder>>) -> Result<Arc<dyn Drafter>, DraftError> {
     settings.check()?;

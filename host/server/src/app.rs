@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::answer::{self, Drafter};
+use crate::answer::{self, Drafter, ModelSettings};
 use crate::clock::Clock;
 use crate::db;
 use crate::embedded::{Durability, Engines, EnginesConfig, Which};
@@ -22,6 +22,7 @@ use crate::policies::Policies;
 use crate::queue::{Queue, WakeUps};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
+use crate::spending::Budgeted;
 
 /// How long running turns and sends may take to end after a stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -121,7 +122,11 @@ impl Server {
             &late_stop,
         );
         let embedder = knowledge::embedder(&settings.embeddings)?;
-        let drafter = answer::drafter(&settings.model, Some(Arc::clone(&embedder)))?;
+        let mut drafter = answer::drafters(&settings.model, &settings.fallback_models, Some(Arc::clone(&embedder)))?;
+        if drafter.asks_a_model() {
+            let instead = answer::drafter(&ModelSettings::default(), Some(Arc::clone(&embedder)))?;
+            drafter = Arc::new(Budgeted::new(drafter, instead, settings.model_budget, pool.clone(), clock.clone()));
+        }
         let knowledge = Arc::new(Knowledge::new(pool.clone(), embedder, settings.retrieval.clone())?);
         knowledge.prepare().await?;
         let policies = Policies::start(pool.clone(), &settings, &tasks, &stop).await?;

@@ -21,6 +21,7 @@ pub mod messages;
 pub mod outbox;
 pub mod pages;
 pub mod revisions;
+pub mod spending;
 pub mod tickets;
 
 use std::time::Duration;
@@ -62,10 +63,12 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 const TEST_MAX: Duration = Duration::from_secs(2);
 /// A connection that was tested so lately is taken without another test.
 const FRESH: Duration = Duration::from_millis(100);
-/// What each session asks of the server: an end to transactions that do nothing, and to clients that vanished.
+/// What each session asks of the server: an end to transactions that do nothing, and to clients that vanished; and no
+/// compiling of plans, which takes longer than any statement of the host.
 const SESSION: &str = "select set_config('idle_in_transaction_session_timeout', '15s', false), \
     set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false), \
-    set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30s', false)";
+    set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30s', false), \
+    set_config('jit', 'off', false)";
 
 /// Gives up after [`ANSWER_MAX`]: then nobody knows whether the work was done, as with a connection that breaks.
 pub async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {

@@ -4,7 +4,8 @@
 //! 2. [`queue`] carries wake-ups through Redis Streams, and sweeps the inbox for lost ones.
 //! 3. [`worker`] leases a conversation and turns its unread events into one turn.
 //! 4. [`intake`] applies what needs no answer: echoes, edits, unsends, owners, windows.
-//! 5. [`pipeline`] makes the turn's judgements: [`policies`] (WASM), [`knowledge`] (retrieval), [`answer`] (drafting).
+//! 5. [`pipeline`] makes the turn's judgements: [`policies`] (WASM), [`knowledge`] (retrieval), [`answer`] (drafting),
+//!    [`spending`] (what models may cost).
 //! 6. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
 //! 7. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
 //!
@@ -30,6 +31,7 @@ pub mod policies;
 pub mod queue;
 pub mod secrets;
 pub mod settings;
+pub mod spending;
 pub mod tickets;
 pub mod webhook;
 pub mod worker;

@@ -285,6 +285,7 @@ impl Judge<'_> {
             policy::Author::Agent => "agent",
         };
         DraftRequest {
+            page_id: self.input.page.page_id.clone(),
             question: context::question(turn),
             history: turn.history.iter().map(|m| (author(m.author).to_owned(), m.text.clone())).collect(),
             instructions: plan.instructions.iter().map(|i| (i.title.clone(), i.text.clone())).collect(),

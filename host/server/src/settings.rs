@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::ModelSettings;
 use crate::knowledge::{EmbeddingSettings, RetrievalSettings};
+use crate::spending::ModelBudget;
 
 /// The defaults, which are documentation too.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -37,6 +38,11 @@ pub struct Settings {
     pub retrieval: RetrievalSettings,
     #[serde(default)]
     pub model: ModelSettings,
+    /// Asked in this order when the model fails.
+    #[serde(default)]
+    pub fallback_models: Vec<ModelSettings>,
+    #[serde(default)]
+    pub model_budget: ModelBudget,
     #[serde(default)]
     pub pages: Vec<PageSettings>,
 }

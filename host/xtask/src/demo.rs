@@ -57,6 +57,8 @@ pub struct Choices<'a> {
     pub binaries: Option<&'a Path>,
     /// The engines' private folder; by default one in the state folder.
     pub data: Option<&'a Path>,
+    /// The `[embeddings]` that a fetched model brings; without them the hashing that needs no model.
+    pub embeddings: Option<&'a str>,
 }
 
 impl Demo {
@@ -89,8 +91,8 @@ impl Demo {
             ("page_token_file", path(&secrets.join("page-token"))),
         ];
         let config = state.join("demo.toml");
-        fs::write(&config, fill(TEMPLATE, &values)?)
-            .with_context(|| format!("{} could not be written", config.display()))?;
+        let text = fill(TEMPLATE, &values)? + choices.embeddings.unwrap_or_default();
+        fs::write(&config, text).with_context(|| format!("{} could not be written", config.display()))?;
         Ok(Demo { config, log_dir, secrets })
     }
 

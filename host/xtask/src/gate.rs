@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::components;
 use crate::engines::TestEngines;
 use crate::fetch::{self, Need};
+use crate::model;
 use crate::progress::{self, Progress};
 use crate::workspace::Workspace;
 
@@ -31,6 +32,8 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
     };
     // Some tests start engines of their own, so the programs are needed whatever the environment provides.
     let binaries = progress.step("fetch the engines", "cargo xtask fetch", || fetch::engines(Need::BOTH))?;
+    let alone = format!("cargo xtask fetch --model {}", model::default_name());
+    let model_dir = progress.step("fetch the embedding model", &alone, || model::fetch(model::default_name()))?;
     step("format", FORMAT)?;
     progress.step("compile the policies", "cargo xtask components --guests", || components::build(workspace, true))?;
     step("clippy", CLIPPY)?;
@@ -45,7 +48,10 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
     progress.step("tests", "cargo xtask test -- FILTER", || {
         let mut cargo = workspace.cargo();
         cargo.args(["test", "--workspace", "--locked"]).args(arguments);
-        cargo.envs(environment).envs(engines.variables.iter().map(|(name, value)| (name, value)));
+        cargo
+            .env("FRONTDESK_MODEL_DIR", model_dir)
+            .envs(environment)
+            .envs(engines.variables.iter().map(|(name, value)| (name, value)));
         progress::run(&mut cargo)
     })?;
     drop(engines);

@@ -8,7 +8,7 @@
 //! | `simulate` | hours of seeded traffic and trouble in seconds |
 //! | `load` | signed deliveries at a rate to what `up` runs: how long the acknowledgements take, and what is lost |
 //! | `bench` | the benchmark, on engines of its own |
-//! | `fetch` | Postgres with pgvector, and Valkey, into the cache |
+//! | `fetch` | Postgres with pgvector, and Valkey, into the cache; with `--model` an embedding model |
 //! | `components` | the first-party policies, compiled to WASM components |
 //!
 //! This crate depends on little, so that it compiles in seconds: it is the first thing that a newcomer waits for. It knows the
@@ -30,6 +30,7 @@ mod fetch;
 mod gate;
 mod http;
 mod load;
+mod model;
 mod process;
 mod progress;
 mod trial;
@@ -73,7 +74,11 @@ enum Task {
         arguments: Vec<String>,
     },
     /// Put Postgres with pgvector, and Valkey, into the cache; prints the folder.
-    Fetch,
+    Fetch {
+        /// Put this embedding model there instead, and print the setting that uses it [default: multilingual-e5-small].
+        #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = model::default_name())]
+        model: Option<String>,
+    },
     /// Compile the first-party policies to WASM components in policies/components.
     Components {
         /// Also compile the badly behaved components that the tests use, into target/guests.
@@ -108,7 +113,13 @@ fn run(task: Task) -> Result<()> {
         Task::Simulate(options) => trial::simulate(&workspace, &progress, &options),
         Task::Load(options) => load::run(&workspace, &progress, &options),
         Task::Bench { arguments } => bench::run(&workspace, &progress, &arguments),
-        Task::Fetch => {
+        Task::Fetch { model: Some(name) } => {
+            let alone = format!("cargo xtask fetch --model {name}");
+            let folder = progress.step("fetch the model", &alone, || model::fetch(&name))?;
+            print!("{}", model::setting(&folder)?);
+            Ok(())
+        }
+        Task::Fetch { model: None } => {
             let folder =
                 progress.step("fetch the engines", "cargo xtask fetch", || fetch::engines(fetch::Need::BOTH))?;
             println!("{}", folder.display());

@@ -12,6 +12,7 @@ use crate::conversation;
 use crate::demo::{self, APP_ID, Choices, Demo, PAGE_ID, PAGE_NAME, Ports};
 use crate::fetch::{self, Need};
 use crate::http;
+use crate::model;
 use crate::process::{Background, interrupted};
 use crate::progress::{self, Progress};
 use crate::workspace::Workspace;
@@ -54,7 +55,13 @@ pub fn run(workspace: &Workspace, progress: &Progress, options: &Options) -> Res
     let alone = format!("cargo {}", BUILD.join(" "));
     progress.step("compile Frontdesk", &alone, || progress::run(workspace.cargo().args(BUILD)))?;
 
-    let choices = Choices { ports, binaries: binaries.as_deref(), data: options.data.as_deref() };
+    let embeddings = embeddings(progress);
+    let choices = Choices {
+        ports,
+        binaries: binaries.as_deref(),
+        data: options.data.as_deref(),
+        embeddings: embeddings.as_deref(),
+    };
     let demo = Demo::prepare(workspace, &choices)?;
     let mut running = progress.step("start", "cargo xtask up", || start(workspace, &demo, ports))?;
     progress.step("add the demo knowledge", "cargo xtask up", || add_knowledge(workspace, &demo))?;
@@ -77,6 +84,21 @@ pub fn run(workspace: &Workspace, progress: &Progress, options: &Options) -> Res
             drop(running);
             progress.say("stopped");
             ended
+        }
+    }
+}
+
+/// The setting of the default model. A demo is worth having without it: questions are then found by their words alone.
+fn embeddings(progress: &Progress) -> Option<String> {
+    let name = model::default_name();
+    match model::fetch(name).and_then(|folder| model::setting(&folder)) {
+        Ok(setting) => {
+            progress.say(&format!("using the embedding model {name}"));
+            Some(setting)
+        }
+        Err(error) => {
+            progress.say(&format!("going on without the embedding model {name}, by words alone: {error:#}"));
+            None
         }
     }
 }

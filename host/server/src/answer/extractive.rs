@@ -3,8 +3,11 @@
 //! An entry of a FAQ is given whole, because its answer was written for this; one that begins with yes or no only when its
 //! question speaks of exactly what was asked. Of prose, the run of one to three neighbouring sentences that covers most of
 //! the question is quoted. The answerer declines when the best passage's score is below the setting, and when no quotation
-//! holds most of the question's topic words: being about parcels does not answer what a parcel costs. Every sentence it gives is a sentence of the
-//! passage, so nothing can be unsupported; only Markdown's marks are taken off, because Messenger shows them as they are.
+//! holds most of the question's topic words: being about parcels does not answer what a parcel costs. Nor is a passage
+//! quoted that names a thing in passing: when it lacks a word of the question, its heading must have one, and a FAQ's entry
+//! must ask about what was asked (an address is not what the entry about the newsletter is about, though it says "address").
+//! Every sentence given is a sentence of the passage, so nothing can be unsupported; only Markdown's marks are taken off,
+//! because Messenger shows them as they are.
 
 use std::collections::HashMap;
 
@@ -23,6 +26,8 @@ const SENTENCES_MAX: usize = 3;
 const COVERAGE_MIN: f32 = 0.6;
 /// Share that one of its sentences must hold, with its heading.
 const SINGLE_COVERAGE_MIN: f32 = 0.5;
+/// Share that the question of a FAQ's entry must hold by itself.
+const ENTRY_COVERAGE_MIN: f32 = 0.33;
 /// A further sentence joins the quotation when it adds more than this share of the question's words.
 const GAIN_MIN: f32 = 0.15;
 /// Passages that are looked at; the others fit worse than all of these.
@@ -39,6 +44,8 @@ struct Quotation<'a> {
     passage: &'a PassageRef,
     sentences: Vec<&'a str>,
     coverage: f32,
+    /// Share of the topic words in what the passage says it is about: its heading, or its curated question.
+    about: f32,
 }
 
 impl Extractive {
@@ -51,7 +58,7 @@ impl Extractive {
         let fitting = request.passages.iter().filter(|passage| passage.score >= self.score_min).take(PASSAGES_MAX);
         let quotations: Vec<Quotation> = fitting.filter_map(|passage| quote(request, passage)).collect();
         // max_by takes the last of equals, retrieval put the best first.
-        let value = |q: &Quotation| q.passage.score + 0.5 * q.coverage;
+        let value = |q: &Quotation| q.passage.score + 0.5 * q.coverage + 0.5 * q.about;
         match quotations.into_iter().rev().max_by(|a, b| value(a).total_cmp(&value(b))) {
             Some(quotation) => DraftOutcome::Drafted(drafted(&quotation)),
             None => DraftOutcome::Declined(self.declined(request)),
@@ -80,19 +87,27 @@ fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef) -> Option<Quotatio
         request.max_characters == 0 || length <= request.max_characters + 1
     };
     let all: Vec<&str> = split(&passage.text).into_iter().filter(|sentence| !is_markup(sentence)).collect();
+    let about = topic.coverage(&[passage.question.as_deref().unwrap_or(&passage.title)], &[]);
     let quotation = match &passage.question {
         Some(question) => {
             let coverage = topic.coverage(&[question.as_str(), passage.title.as_str()], &all);
-            let speaks = if is_polar(&passage.text) { topic.equals(question) } else { coverage >= COVERAGE_MIN };
+            let speaks = match is_polar(&passage.text) {
+                true => topic.equals(question),
+                false => coverage >= COVERAGE_MIN && about >= ENTRY_COVERAGE_MIN,
+            };
             (fits(&all) && !all.is_empty() && (speaks || topic.is_foreign)).then_some(Quotation {
                 passage,
                 sentences: all,
                 coverage,
+                about,
             })
         }
-        None => best_run(&topic, passage, &all, &fits),
+        None => best_run(&topic, passage, &all, &fits, about),
     };
-    quotation.filter(|quotation| topic.is_foreign || quotation.coverage >= COVERAGE_MIN)
+    quotation.filter(|quotation| {
+        let is_anchored = quotation.coverage >= 1.0 || about > 0.0;
+        topic.is_foreign || (quotation.coverage >= COVERAGE_MIN && is_anchored)
+    })
 }
 
 /// The run of one to three neighbouring sentences that covers most of the question. Words must not only stand somewhere
@@ -102,6 +117,7 @@ fn best_run<'a>(
     passage: &'a PassageRef,
     all: &[&'a str],
     fits: &dyn Fn(&[&str]) -> bool,
+    about: f32,
 ) -> Option<Quotation<'a>> {
     let header = table_header(&passage.text).join(" ");
     let context = [passage.title.as_str(), header.as_str()];
@@ -130,7 +146,7 @@ fn best_run<'a>(
             // A longer run must earn its length, and what the sentence itself says counts beside its heading.
             let value = coverage + 0.5 * single + 0.5 * own - GAIN_MIN * length as f32;
             if best.as_ref().is_none_or(|(top, _)| value > *top) {
-                best = Some((value, Quotation { passage, sentences: run.to_vec(), coverage }));
+                best = Some((value, Quotation { passage, sentences: run.to_vec(), coverage, about }));
             }
         }
     }
@@ -308,6 +324,10 @@ impl Drafter for Extractive {
     fn name(&self) -> &str {
         MODEL
     }
+
+    fn asks_a_model(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
@@ -382,6 +402,22 @@ mod tests {
         let prices = PassageRef { title: "Shipping: what a parcel costs".to_owned(), ..prose(table, 0.9) };
         let asked = answer("How much does a parcel to Germany cost?", vec![prices], 0);
         assert_eq!(text(asked), "Country: Germany, Parcel: 6.90 euros");
+    }
+
+    #[test]
+    fn a_passage_about_something_else_is_not_quoted_for_a_word_in_passing() {
+        let newsletter =
+            faq("How do I subscribe to the newsletter?", "Enter your address at the bottom of our website.");
+        let asked = answer("What is your address?", vec![newsletter], 0);
+        assert!(matches!(asked, DraftOutcome::Declined(_)), "{asked:?}");
+        let titled = |title: &str, text: &str| PassageRef { title: title.to_owned(), ..prose(text, 0.9) };
+        let job = || titled("Contact > Jobs", "We are looking for a bicycle mechanic for 30 hours a week.");
+        let asked = answer("What is the salary of a bicycle mechanic?", vec![job()], 0);
+        assert!(matches!(asked, DraftOutcome::Declined(_)), "{asked:?}");
+        // Of two that hold the words, the one whose heading does is about them.
+        let pick_up = titled("Shipping > Pick-up", "Your order is ready within two hours during opening hours.");
+        let hours = PassageRef { score: 0.85, ..titled("Opening hours > Shop", "Saturday: 9:00 to 13:00.") };
+        assert_eq!(text(answer("What are your opening hours?", vec![pick_up, hours], 0)), "Saturday: 9:00 to 13:00.");
     }
 
     #[test]

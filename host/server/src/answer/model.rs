@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -51,6 +52,8 @@ pub(super) struct ModelDrafter<W> {
     sampling: Sampling,
     evidence: EvidenceSettings,
     embedder: Option<Arc<dyn Embedder>>,
+    /// Prices of a million tokens, read and written.
+    prices: (f64, f64),
 }
 
 impl<W: Wire> ModelDrafter<W> {
@@ -62,7 +65,8 @@ impl<W: Wire> ModelDrafter<W> {
         };
         let name = format!("{}/{}", W::PROVIDER, settings.model);
         let evidence = EvidenceSettings { support_min: settings.support_min };
-        Ok(Self { wire, name, sampling, evidence, embedder })
+        let prices = (settings.input_price, settings.output_price);
+        Ok(Self { wire, name, sampling, evidence, embedder, prices })
     }
 
     async fn make(&self, request: &DraftRequest) -> Result<DraftOutcome, DraftError> {
@@ -73,7 +77,10 @@ impl<W: Wire> ModelDrafter<W> {
         let record = prompt.transcript();
         let temperature = request.temperature.unwrap_or(self.sampling.temperature).clamp(0.0, 2.0);
         let sampling = Sampling { temperature, ..self.sampling.clone() };
-        let completion = self.wire.complete(&prompt, &sampling).await?;
+        let started = Instant::now();
+        let completed = self.wire.complete(&prompt, &sampling).await;
+        self.count(started, &completed);
+        let completion = completed?;
         if completion.refused {
             return Ok(self.declined("the model refused to answer", completion, record, Vec::new()));
         }
@@ -99,6 +106,22 @@ impl<W: Wire> ModelDrafter<W> {
             prompt: record,
             cut: gated.cut,
         }))
+    }
+
+    /// Calls by outcome, their time, and what they used.
+    fn count(&self, started: Instant, completed: &Result<Completion, DraftError>) {
+        let model = || ("model", self.name.clone());
+        let outcome = completed.as_ref().map_or_else(DraftError::kind, |_| "answered");
+        metrics::counter!("frontdesk_model_calls_total", &[model(), ("outcome", outcome.to_owned())]).increment(1);
+        metrics::histogram!("frontdesk_model_seconds", &[model()]).record(started.elapsed().as_secs_f64());
+        let Ok(Completion { prompt_tokens, completion_tokens, .. }) = completed else { return };
+        for (kind, tokens) in [("prompt", *prompt_tokens), ("completion", *completion_tokens)] {
+            metrics::counter!("frontdesk_model_tokens_total", &[model(), ("kind", kind.to_owned())])
+                .increment(tokens.into());
+        }
+        let (input, output) = self.prices;
+        let cost = (f64::from(*prompt_tokens) * input + f64::from(*completion_tokens) * output) / 1e6;
+        metrics::gauge!("frontdesk_model_cost_total", &[model()]).increment(cost);
     }
 
     fn declined(&self, reason: &str, completion: Completion, prompt: String, cut: Vec<CitedSentence>) -> DraftOutcome {

@@ -50,6 +50,12 @@ pub struct EndpointSettings {
     /// How much of a factual sentence its passages must carry, 0 to 1.
     #[serde(default = "default_support_min")]
     pub support_min: f32,
+    /// Price of a million tokens that the model reads, in any currency; for the metric `frontdesk_model_cost_total` alone.
+    #[serde(default)]
+    pub input_price: f64,
+    /// Price of a million tokens that the model writes.
+    #[serde(default)]
+    pub output_price: f64,
 }
 
 fn default_score_min() -> f32 {
@@ -110,6 +116,11 @@ impl ModelSettings {
         }
         if !(0.0..=1.0).contains(&endpoint.support_min) {
             return wrong("support_min", endpoint.support_min.to_string(), "0 to 1");
+        }
+        for (field, price) in [("input_price", endpoint.input_price), ("output_price", endpoint.output_price)] {
+            if !(0.0..=1_000_000.0).contains(&price) {
+                return wrong(field, price.to_string(), "0 to 1000000");
+            }
         }
         Ok(())
     }

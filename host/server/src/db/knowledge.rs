@@ -24,6 +24,10 @@ const INDEX_POLL: Duration = Duration::from_millis(250);
 /// Rows per insert statement.
 const ROWS_PER_INSERT: usize = 500;
 
+/// Passages that full text ranks for one question. The caller's selection aims well below this; words that stand together
+/// more often than chance may exceed it, and what is beyond is not ranked.
+const RANKED_ROWS_MAX: i64 = 2_000;
+
 fn quoted(text: &str) -> String {
     // Postgres refuses NUL in any text; quotes are doubled, and standard_conforming_strings leaves backslashes alone.
     format!("'{}'", text.replace('\0', "").replace('\'', "''"))
@@ -365,7 +369,7 @@ pub struct QueryLexeme {
 
 /// The lexemes of a question under every configuration that the Page's passages use, with their frequencies.
 pub async fn query_lexemes(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     page_id: Option<&str>,
     text: &str,
     focus: &str,
@@ -388,7 +392,7 @@ pub async fn query_lexemes(
     .bind(page_id)
     .bind(text)
     .bind(focus)
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
 }
 
@@ -449,24 +453,15 @@ pub struct CandidateRow {
     pub matched: Vec<String>,
 }
 
-/// Curated equals, nearest vectors and full-text hits, joined, each with both signals computed.
-pub async fn candidates(pool: &PgPool, ask: &Candidates<'_>) -> sqlx::Result<Vec<CandidateRow>> {
-    let mut transaction = pool.begin().await?;
-    // Iterative scan: filters are applied while the index is walked, so a Page with few passages among many still
-    // gets its nearest ones. Compiling a plan that runs for a millisecond would cost more than it saves.
-    sqlx::query(
-        "select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', $1, true),
-                set_config('jit', 'off', true)",
-    )
-    .bind(ask.ef_search.to_string())
-    .execute(&mut *transaction)
-    .await?;
-    let rows = sqlx::query(AssertSqlSafe(candidates_sql(ask.model, ask.dimensions)))
+/// Curated equals, nearest vectors and full-text hits, joined, each with both signals computed. One statement, so one
+/// round trip: what else would be said before it is said inside.
+pub async fn candidates(connection: &mut PgConnection, ask: &Candidates<'_>) -> sqlx::Result<Vec<CandidateRow>> {
+    let rows = sqlx::query(AssertSqlSafe(candidates_sql(ask.model, ask.dimensions, ask.limit)))
         .bind(ask.page_id)
         .bind(ask.now)
         .bind(ask.labels)
         .bind(ask.languages)
-        .bind(ask.limit)
+        .bind(ask.ef_search.to_string())
         .bind(&ask.vector)
         .bind(ask.question_key)
         .bind(ask.texts.iter().map(|t| t.ts_config.as_str()).collect::<Vec<_>>())
@@ -475,9 +470,8 @@ pub async fn candidates(pool: &PgPool, ask: &Candidates<'_>) -> sqlx::Result<Vec
         .bind(ask.lexemes.iter().map(|l| l.ts_config.as_str()).collect::<Vec<_>>())
         .bind(ask.lexemes.iter().map(|l| l.lexeme.as_str()).collect::<Vec<_>>())
         .bind(ask.lexemes.iter().map(|l| l.query.as_str()).collect::<Vec<_>>())
-        .fetch_all(&mut *transaction)
+        .fetch_all(connection)
         .await?;
-    transaction.commit().await?;
     rows.iter().map(candidate).collect()
 }
 
@@ -501,27 +495,37 @@ fn candidate(row: &sqlx::postgres::PgRow) -> sqlx::Result<CandidateRow> {
     })
 }
 
-fn candidates_sql(model: &str, dimensions: usize) -> String {
+/// Model, dimensions and limit are constants of the statement: the planner must know them to choose the vector index.
+fn candidates_sql(model: &str, dimensions: usize, limit: i64) -> String {
     let model = quoted(model);
     // $1 page, $2 now, $3 labels, $4 languages: the same filter in every list.
     let filter = "($1::text is null or p.page_id is null or p.page_id = $1)
                   and (p.valid_from is null or p.valid_from <= $2) and (p.valid_until is null or p.valid_until > $2)
                   and ($3::text[] = '{}' or p.labels && $3) and ($4::text[] = '{}' or p.language = any($4))";
+    // `walk` is evaluated before the index is walked, because the lateral part asks for it. Iterative scan: filters are
+    // applied while the index is walked, so a Page with few passages among many still gets its nearest ones.
     format!(
-        "with texts as (
+        "with walk as materialized (
+             select set_config('hnsw.iterative_scan', 'strict_order', true)
+                    || set_config('hnsw.ef_search', $5, true) as set
+         ), texts as materialized (
              select u.ts_config::regconfig as ts_config, u.selecting::tsquery as selecting, u.ranking::tsquery as ranking
                from unnest($8::text[], $9::text[], $10::text[]) as u (ts_config, selecting, ranking)
          ), words as materialized (
              select u.ts_config::regconfig as ts_config, u.lexeme, u.query::tsquery as query
                from unnest($11::text[], $12::text[], $13::text[]) as u (ts_config, lexeme, query)
          ), nearest as materialized (
-             select p.id from passages p
-              where p.embedding_model = {model} and $6::vector is not null and {filter}
-              order by p.embedding::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) limit $5
+             select n.id from walk cross join lateral (
+                 select p.id from passages p
+                  where walk.set <> '' and p.embedding_model = {model} and $6::vector is not null and {filter}
+                  order by p.embedding::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) limit {limit}
+             ) n
          ), matching as materialized (
-             select p.id from texts t join passages p on p.ts_config = t.ts_config and p.tsv @@ t.selecting
-              where {filter}
-              order by ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking) desc, p.id limit $5
+             select m.id from (
+                 select p.id, ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking) as rank
+                   from texts t join passages p on p.ts_config = t.ts_config and p.tsv @@ t.selecting
+                  where {filter} limit {RANKED_ROWS_MAX}
+             ) m order by m.rank desc, m.id limit {limit}
          ), equal as materialized (
              select p.id from passages p where p.question_key = $7 and $7 <> '' and {filter} order by p.id limit 8
          ), chosen as (

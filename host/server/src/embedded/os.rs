@@ -41,6 +41,23 @@ pub(super) fn is_root() -> bool {
     effective_uid() == 0
 }
 
+/// Memory that this process may hope for: the machine's, or what its control group is allowed if that is less. `None`
+/// where the system does not tell (it is read from Linux' own files).
+pub(super) fn memory_bytes() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = read("/proc/meminfo").lines().find_map(|line| {
+        let kib: u64 = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kib.checked_mul(1_024)
+    });
+    // "max" stands for no limit, and does not parse.
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let group = group.iter().find_map(|path| read(path).trim().parse().ok());
+    match (machine, group) {
+        (Some(machine), Some(group)) => Some(machine.min(group)),
+        (machine, group) => machine.or(group),
+    }
+}
+
 /// Sends `signal` to one process. `Err` with `NotFound` when it is gone.
 pub(super) fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };

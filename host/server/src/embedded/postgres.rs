@@ -14,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 use super::Durability;
 use super::error::EnginesError;
 use super::folder::{Folder, folder_error, percent_encode, remove_if_there, require_traversable};
-use super::os::{Signal, as_child, pid_in_file, processes_working_in};
+use super::os::{Signal, as_child, memory_bytes, pid_in_file, processes_working_in};
 use super::supervisor::Spec;
 
 pub(super) const NAME: &str = "postgres";
@@ -68,7 +68,7 @@ pub(super) fn spec(
     let spec = Spec {
         name: NAME,
         program,
-        arguments: arguments(&home, folder.run_dir(), durability),
+        arguments: arguments(&home, folder.run_dir(), durability, &Memory::of(memory_bytes(), durability)),
         home,
         pid_file,
         log: folder.log("postgres.log"),
@@ -119,7 +119,34 @@ fn version_of(program: &Path) -> Result<u32, EnginesError> {
     }
 }
 
-fn arguments(home: &Path, run_dir: &Path, durability: Durability) -> Vec<String> {
+/// What Postgres may use of this machine's memory, in MiB.
+#[derive(Debug, PartialEq, Eq)]
+struct Memory {
+    /// A search in 100,000 passages walks through 400 MiB of index and table. What is not in here is copied from the
+    /// kernel page by page, which makes such a search twice as slow. Only pages that are used take memory.
+    shared_buffers: u64,
+    /// Taken while a vector index is built, by one session: an index that does not fit is built many times slower.
+    maintenance_work_mem: u64,
+    effective_cache_size: u64,
+}
+
+impl Memory {
+    /// Of a machine with so much memory; `None`: not known, which is taken for a small one. Test engines are many at a
+    /// time and hold little.
+    fn of(bytes: Option<u64>, durability: Durability) -> Self {
+        let mib = match durability {
+            Durability::Durable => bytes.unwrap_or_default() >> 20,
+            Durability::Fast => 0,
+        };
+        Self {
+            shared_buffers: (mib / 8).clamp(128, 1_024),
+            maintenance_work_mem: (mib / 16).clamp(128, 1_024),
+            effective_cache_size: (mib / 2).clamp(512, 16_384),
+        }
+    }
+}
+
+fn arguments(home: &Path, run_dir: &Path, durability: Durability, memory: &Memory) -> Vec<String> {
     let mut settings = vec![
         // Reached through the socket alone.
         "listen_addresses=".to_owned(),
@@ -129,10 +156,9 @@ fn arguments(home: &Path, run_dir: &Path, durability: Durability) -> Vec<String>
         "password_encryption=scram-sha-256".to_owned(),
         "timezone=UTC".to_owned(),
         "log_timezone=UTC".to_owned(),
-        // One small machine: the working set of a Page's knowledge fits.
-        "shared_buffers=128MB".to_owned(),
-        "maintenance_work_mem=128MB".to_owned(),
-        "effective_cache_size=512MB".to_owned(),
+        format!("shared_buffers={}MB", memory.shared_buffers),
+        format!("maintenance_work_mem={}MB", memory.maintenance_work_mem),
+        format!("effective_cache_size={}MB", memory.effective_cache_size),
         "max_wal_size=512MB".to_owned(),
         // Customers' words stay out of the log: no statements, no values of violated keys.
         "log_min_error_statement=panic".to_owned(),
@@ -328,10 +354,24 @@ mod tests {
     #[test]
     fn arguments_carry_no_password_and_listen_nowhere() {
         for durability in [Durability::Durable, Durability::Fast] {
-            let arguments = arguments(Path::new("/d/postgres"), Path::new("/d/run \"x\""), durability);
+            let memory = Memory::of(None, durability);
+            let arguments = arguments(Path::new("/d/postgres"), Path::new("/d/run \"x\""), durability, &memory);
             assert!(arguments.contains(&"listen_addresses=".to_owned()));
             assert!(arguments.contains(&"unix_socket_directories=\"/d/run \"\"x\"\"\"".to_owned()));
             assert_eq!(arguments.contains(&"fsync=off".to_owned()), durability == Durability::Fast);
         }
+    }
+
+    #[test]
+    fn memory_grows_with_the_machine_within_bounds() {
+        let of = |gib: Option<u64>, durability| {
+            let memory = Memory::of(gib.map(|gib| gib << 30), durability);
+            (memory.shared_buffers, memory.maintenance_work_mem, memory.effective_cache_size)
+        };
+        assert_eq!(of(None, Durability::Durable), (128, 128, 512));
+        assert_eq!(of(Some(1), Durability::Durable), (128, 128, 512));
+        assert_eq!(of(Some(4), Durability::Durable), (512, 256, 2_048));
+        assert_eq!(of(Some(256), Durability::Durable), (1_024, 1_024, 16_384));
+        assert_eq!(of(Some(256), Durability::Fast), (128, 128, 512));
     }
 }

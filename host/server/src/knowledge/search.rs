@@ -35,8 +35,10 @@ pub const QUERY_CHARACTERS_MAX: usize = 2_000;
 pub const HITS_MAX: usize = 50;
 /// Distinct words of a question that full text uses.
 const LEXEMES_MAX: usize = 32;
-/// Full text reads at most about this many passages: the commonest words then no longer select, only rank.
-const SELECTED_PASSAGES_MAX: i64 = 5_000;
+/// Full text ranks about this many passages: words that more have select only in pairs, see [`Words::selecting`].
+const SELECTED_PASSAGES_MAX: i64 = 600;
+/// Of the words that are too common to select alone, the rarest so many are paired.
+const PAIRED_WORDS_MAX: usize = 8;
 
 /// Near-duplicates show themselves in their first characters.
 const COMPARED_CHARACTERS_MAX: usize = 600;
@@ -111,11 +113,11 @@ impl Knowledge {
         let focus = without_fillers(&focus(&query), language);
         let page_id = request.page_id.as_deref();
 
-        let lexemes = db::query_lexemes(&self.pool, page_id, &topic, &focus).await?;
-        let words = Words::new(lexemes);
-        let vector = self.query_vector(&query).await?;
+        let (vector, mut connection) =
+            tokio::try_join!(self.query_vector(&query), async { Ok(self.pool.acquire().await?) })?;
+        let words = Words::new(db::query_lexemes(&mut connection, page_id, &topic, &focus).await?);
         let rows = db::candidates(
-            &self.pool,
+            &mut connection,
             &Candidates {
                 page_id,
                 model: self.embedder.model_id(),
@@ -132,6 +134,7 @@ impl Knowledge {
             },
         )
         .await?;
+        drop(connection);
 
         let calibration = self.embedder.calibration();
         let lexical_weight = self.settings.lexical_weight.unwrap_or(calibration.lexical_weight);
@@ -192,7 +195,9 @@ struct Words {
 
 struct Weighted {
     lexeme: String,
+    /// Passages that hold it, of `total`.
     frequency: i64,
+    total: i64,
     weight: f32,
     in_focus: bool,
 }
@@ -202,8 +207,9 @@ impl Words {
         let mut by_config: HashMap<String, Vec<Weighted>> = HashMap::new();
         for found in lexemes {
             let weight = information(found.frequency, found.total);
-            let word = Weighted { lexeme: found.lexeme, frequency: found.frequency, weight, in_focus: found.in_focus };
-            by_config.entry(found.ts_config).or_default().push(word);
+            let QueryLexeme { ts_config, lexeme, frequency, total, in_focus } = found;
+            let word = Weighted { lexeme, frequency, total, weight, in_focus };
+            by_config.entry(ts_config).or_default().push(word);
         }
         for words in by_config.values_mut() {
             // Rarest first; a question of more words than this loses its most common ones.
@@ -218,19 +224,11 @@ impl Words {
             .by_config
             .iter()
             .filter_map(|(ts_config, words)| {
-                let mut read = 0;
-                let known = words.iter().filter(|word| word.frequency > 0);
-                let selecting: Vec<&Weighted> = known
-                    .take_while(|word| {
-                        let first = read == 0;
-                        read += word.frequency;
-                        first || read <= SELECTED_PASSAGES_MAX
-                    })
-                    .collect();
+                let selecting = selecting(words);
                 (!selecting.is_empty()).then(|| TextQuery {
                     ts_config: ts_config.clone(),
-                    selecting: or_query(selecting),
-                    ranking: or_query(words.iter().collect()),
+                    selecting,
+                    ranking: or_query(words.iter()),
                 })
             })
             .collect();
@@ -246,7 +244,7 @@ impl Words {
             .map(|(config, word)| TextLexeme {
                 ts_config: config.clone(),
                 lexeme: word.lexeme.clone(),
-                query: or_query(vec![word]),
+                query: or_query([word]),
             })
             .collect()
     }
@@ -272,10 +270,49 @@ fn information(frequency: i64, total: i64) -> f32 {
     (1.0 + (total.max(frequency) as f32 + 0.5) / (frequency as f32 + 0.5)).ln()
 }
 
-fn or_query(words: Vec<&Weighted>) -> String {
-    let quoted: Vec<String> =
-        words.iter().map(|word| format!("'{}'", word.lexeme.replace('\\', "\\\\").replace('\'', "''"))).collect();
-    quoted.join(" | ")
+/// The tsquery that selects what full text ranks, empty when no passage has any of the words. `words` are sorted, rarest
+/// first. Ranking costs in proportion to what is selected, and a passage that has one everyday word of the question and
+/// nothing else is beaten by those that have two, so:
+/// - rare words select alone, as long as they select few passages together;
+/// - of the commoner ones pairs select (`ship & austria`), those that chance would put together least often first;
+/// - a lone common word selects, because something must.
+fn selecting(words: &[Weighted]) -> String {
+    let mut known = words.iter().filter(|word| word.frequency > 0).peekable();
+    let mut selected = 0;
+    let mut terms = Vec::new();
+    while let Some(word) = known.next_if(|word| selected + word.frequency <= SELECTED_PASSAGES_MAX) {
+        selected += word.frequency;
+        terms.push(quoted(word));
+    }
+    let common: Vec<&Weighted> = known.take(PAIRED_WORDS_MAX).collect();
+    let mut pairs: Vec<(i64, &Weighted, &Weighted)> = Vec::new();
+    for (at, first) in common.iter().enumerate() {
+        for second in common.iter().skip(at + 1) {
+            let expected = first.frequency.saturating_mul(second.frequency) / first.total.max(1);
+            pairs.push((expected, first, second));
+        }
+    }
+    // Stable: pairs that are expected equally often stay in the order of their words.
+    pairs.sort_by_key(|(expected, ..)| *expected);
+    for (expected, first, second) in pairs {
+        if selected + expected > SELECTED_PASSAGES_MAX && !terms.is_empty() {
+            break;
+        }
+        selected += expected;
+        terms.push(format!("({} & {})", quoted(first), quoted(second)));
+    }
+    if let ([], [lone, ..]) = (terms.as_slice(), common.as_slice()) {
+        terms.push(quoted(lone));
+    }
+    terms.join(" | ")
+}
+
+fn quoted(word: &Weighted) -> String {
+    format!("'{}'", word.lexeme.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+fn or_query<'a>(words: impl IntoIterator<Item = &'a Weighted>) -> String {
+    words.into_iter().map(quoted).collect::<Vec<_>>().join(" | ")
 }
 
 /// A candidate and what speaks for it.
@@ -423,15 +460,33 @@ mod tests {
     }
 
     #[test]
-    fn common_words_rank_but_do_not_select() {
-        let question = words(&[("oolong", 3, true), ("tea", 4_990, true), ("shop", 90_000, true)]);
-        let texts = question.texts();
-        assert_eq!(texts[0].selecting, "'oolong' | 'tea'");
-        assert_eq!(texts[0].ranking, "'oolong' | 'tea' | 'shop'");
+    fn common_words_select_in_pairs() {
+        let of = |rows: &[(&str, i64, bool)]| words(rows).texts().into_iter().next().map(|text| text.selecting);
+        // The helper's total is 100 passages.
+        assert_eq!(of(&[("oolong", 3, true), ("tea", 500, true)]).unwrap(), "'oolong' | 'tea'");
+        let question = words(&[("oolong", 3, true), ("tea", 700, true), ("shop", 900, true), ("open", 0, true)]);
+        let text = &question.texts()[0];
+        // 700 * 900 / 100 are more than are ranked, and a rarer word selects already.
+        assert_eq!(text.selecting, "'oolong'");
+        assert_eq!(text.ranking, "'open' | 'oolong' | 'tea' | 'shop'");
+        // Without one, the pair selects all the same.
+        assert_eq!(of(&[("tea", 700, true), ("shop", 900, true)]).unwrap(), "('tea' & 'shop')");
         // A lone common word still selects: something must.
-        assert_eq!(words(&[("shop", 90_000, true)]).texts()[0].selecting, "'shop'");
+        assert_eq!(of(&[("shop", 90_000, true)]).unwrap(), "'shop'");
         // A word that no passage has selects nothing.
-        assert!(words(&[("car", 0, true)]).texts().is_empty());
+        assert_eq!(of(&[("car", 0, true)]), None);
+    }
+
+    #[test]
+    fn the_rarest_pairs_select_up_to_the_limit() {
+        let mut lexemes = Vec::new();
+        for (lexeme, frequency) in [("helmet", 2_000), ("carbon", 4_000), ("strap", 10_000), ("warranty", 90_000)] {
+            let (ts_config, lexeme) = ("english".to_owned(), lexeme.to_owned());
+            lexemes.push(QueryLexeme { ts_config, lexeme, frequency, total: 100_000, in_focus: true });
+        }
+        // 80 passages are expected to have the first two, 200 the next pair, 400 the third: that would be too many.
+        let selecting = &Words::new(lexemes).texts()[0].selecting;
+        assert_eq!(selecting, "('helmet' & 'carbon') | ('helmet' & 'strap')");
     }
 
     #[test]

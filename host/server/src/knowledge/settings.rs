@@ -119,7 +119,7 @@ impl Default for RetrievalSettings {
             candidates: 40,
             lexical_weight: None,
             diversity: 0.2,
-            ef_search: 100,
+            ef_search: 200,
         }
     }
 }
