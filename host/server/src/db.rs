@@ -11,7 +11,9 @@ pub mod knowledge;
 pub mod messages;
 pub mod outbox;
 pub mod pages;
+pub mod replicas;
 pub mod revisions;
+pub mod rollouts;
 pub mod tickets;
 
 use std::time::Duration;

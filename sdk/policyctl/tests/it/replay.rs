@@ -14,7 +14,7 @@ fn stage(engine: &Engine, chains: &Chains) -> Revision {
         let bytes = std::fs::read(chains.dir().join(&path)).unwrap();
         (path, bytes)
     };
-    engine.stage(&Bundle { chain_toml, files: wanted.into_iter().map(read).collect() }).unwrap()
+    engine.stage(&Bundle { chain_toml, files: wanted.into_iter().map(read).collect(), ..Bundle::default() }).unwrap()
 }
 
 fn turn(id: &str, text: &str) -> Value {
