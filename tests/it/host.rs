@@ -107,6 +107,15 @@ impl Host {
         Self::start_on(Ground::new().await, simulated_meta().await, Arc::new(plan)).await
     }
 
+    /// Another host on the same ground, as a replica of the first.
+    pub async fn start_on_ground(
+        ground: Arc<Ground>,
+        graph: Arc<GraphSim>,
+        plan: impl Fn(&mut Plan) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_on(ground, graph, Arc::new(plan)).await
+    }
+
     async fn start_on(ground: Arc<Ground>, graph: Arc<GraphSim>, plan: Planner) -> Self {
         let mut wanted = Plan {
             settings: settings(&ground, &graph),

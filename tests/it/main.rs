@@ -21,6 +21,7 @@ mod crash;
 mod delivery;
 mod embedded;
 mod events;
+mod fleet;
 mod knowledge;
 mod outage;
 mod takeover;

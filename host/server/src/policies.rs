@@ -131,14 +131,28 @@ impl Policies {
     ) -> Result<Self, PolicyError> {
         let policies = Self::build(pool, settings, replica)?;
         for chain in &policies.inner.names {
-            policies.reconcile_folder(chain).await;
+            // What served last serves first: a new folder is judged against it, and a broken one changes nothing.
             policies.follow(chain).await;
+            policies.reconcile_folder(chain).await;
+            policies.mark_last_good(chain);
             if policies.current(chain).is_none() {
                 tracing::error!(chain, "there is no usable policy revision; this chain's turns go to people");
             }
         }
         policies.start_tasks(&settings.policies, tasks, stop);
         Ok(policies)
+    }
+
+    /// Says of what serves at the start that it does so for want of a usable folder.
+    fn mark_last_good(&self, chain: &str) {
+        let chains = self.lock();
+        let is_rejected = chains.get(chain).is_some_and(|known| known.rejected.is_some());
+        let slots = self.slots(chain);
+        if let Some(active) = slots.active.as_ref().filter(|_| is_rejected) {
+            let (revision, since) = (Arc::clone(&active.revision), active.since);
+            let active = Some(Arc::new(Serving { revision, since, origin: "last-good" }));
+            self.store_slots(chain, Slots { active, ..Slots::clone(&slots) });
+        }
     }
 
     fn build(pool: PgPool, settings: &Settings, replica: &str) -> Result<Self, PolicyError> {

@@ -7,7 +7,7 @@
 //! - [`cli`]: the arguments, the exit codes, and how a report is printed.
 //! - [`subject`]: what a command is about: a component file or a chain's folder; `cache` keeps what was compiled.
 //! - [`files`]: files of cases.
-//! - [`records`]: inputs and verdicts, written by a host.
+//! - [`records`]: inputs and verdicts, written by a host; [`source`]: revisions and records, from files or a host.
 //! - [`admin`]: a running host's admin API.
 //! - [`commands`]: one file for each command.
 
@@ -18,6 +18,7 @@ mod cli;
 mod commands;
 mod files;
 mod records;
+mod source;
 mod subject;
 mod words;
 

@@ -54,11 +54,7 @@ impl Policies {
         let known = chains.entry(chain.to_owned()).or_default();
         known.tripped.retain(|_, trip| trip.is_pending);
         let now = self.slots(chain);
-        let origin = match &known.rejected {
-            Some(_) if now.active.is_none() => "last-good",
-            _ if row.origin == "api" => "api",
-            _ => "folder",
-        };
+        let origin = if row.origin == "api" { "api" } else { "folder" };
         let serving = |revision: Option<Arc<Revision>>, held: Option<&Arc<Serving>>| {
             // What a tripwire has taken out meanwhile stays out.
             let revision = revision.filter(|revision| !known.tripped.contains_key(revision.id().as_str()))?;

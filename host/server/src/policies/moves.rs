@@ -221,6 +221,11 @@ impl Policies {
         Ok(Moved { revision, rollout: Some(rollout), gate: None })
     }
 
+    /// Everything that a stored revision was staged from.
+    pub async fn bundle_of(&self, chain: &str, revision: &str) -> Result<Bundle, PolicyError> {
+        bundle::restore(&self.inner.pool, chain, revision).await
+    }
+
     /// Lets a revision be used again.
     pub async fn lift_quarantine(&self, chain: &str, revision: &str, by: By<'_>) -> Result<(), PolicyError> {
         self.turnstile(chain)?;
