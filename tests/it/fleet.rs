@@ -45,7 +45,7 @@ fn edit(policies: &Path, file: &str, from: &str, to: &str) {
 
 const DISCLOSURE: &str = "You are chatting with the automated assistant";
 
-/// Gives the chain's first words another text: a change that no golden case minds.
+/// Gives the chain's first words another text. A golden case wants the automated assistant named in it.
 fn reword(policies: &Path, words: &str) {
     let path = policies.join("default/tone-brand.toml");
     let shipped = std::fs::read_to_string(shipped_policies().join("default/tone-brand.toml")).unwrap();
@@ -124,7 +124,7 @@ async fn what_one_replica_publishes_all_activate_and_a_rollback_reaches_all() {
     assert_eq!(chain(&one).await["origin"], "folder");
 
     // The folder of one changes; the other follows, though its own folder is as it was.
-    reword(one_folder.path(), "You are writing to the robot");
+    reword(one_folder.path(), "You are writing to the automated assistant");
     let second = next(&one, &first).await;
     assert_eq!(next(&other, &first).await, second);
     assert_eq!(state_of(&one, &first).await, "retired");
@@ -152,7 +152,7 @@ async fn what_one_replica_publishes_all_activate_and_a_rollback_reaches_all() {
     assert!(chain(&other).await["folder"].as_str().is_some_and(|note| note.contains("replaced since")));
 
     // A folder that changes has the last word again, even back to what it held.
-    reword(other_folder.path(), "You are writing to a machine");
+    reword(other_folder.path(), "Here writes the automated assistant");
     let third = next(&other, &first).await;
     assert_eq!(next(&one, &first).await, third);
     replace(
@@ -174,7 +174,7 @@ async fn a_replica_that_cannot_stage_says_why_and_keeps_serving() {
     let one = host_on(&ground, policies.path()).await;
     one.teach_answer().await;
     let first = active(&one).unwrap();
-    let bundle = changed_bundle(&one, &first, DISCLOSURE, "You are writing to the robot").await;
+    let bundle = changed_bundle(&one, &first, DISCLOSURE, "You are writing to the automated assistant").await;
     let publish = json!({"bundle": bundle, "to": "stage", "reason": "for later"});
     let (status, answer) = post(&one, "revisions", publish).await;
     assert_eq!((status, &answer["state"]), (200, &json!("staged")), "{answer}");
@@ -224,7 +224,7 @@ async fn the_gate_refuses_what_fails_its_cases_and_a_person_may_overrule_it() {
     let cases = policies.path().join("default/cases/classify.toml");
     let good = std::fs::read_to_string(&cases).unwrap();
     std::fs::write(&cases, format!("{good}{case}")).unwrap();
-    reword(policies.path(), "You are writing to the robot");
+    reword(policies.path(), "You are writing to the automated assistant");
     host.until("the gate refuses it", async || {
         chain(&host).await["rejected"]["reason"].as_str().is_some_and(|it| it.contains("a greeting is spam"))
     })
@@ -265,7 +265,7 @@ async fn a_tripped_revision_is_out_everywhere_and_not_loaded_again() {
     let one = host_on(&ground, policies.path()).await;
     let other = host_on(&ground, own_policies().path()).await;
     let first = active(&one).unwrap();
-    reword(policies.path(), "You are writing to the robot");
+    reword(policies.path(), "You are writing to the automated assistant");
     let second = next(&one, &first).await;
     next(&other, &first).await;
 
@@ -315,7 +315,7 @@ async fn a_canary_serves_its_share_grows_by_the_clock_and_becomes_active() {
     let rollout = "\n[rollout]\non_change = \"canary\"\nsteps = [{ percent = 10.0, minutes = 5 }, \
                    { percent = 50.0, minutes = 5 }]\n";
     replace(&chain_toml, std::fs::read_to_string(&chain_toml).unwrap() + rollout);
-    reword(policies.path(), "You are writing to the robot");
+    reword(policies.path(), "You are writing to the automated assistant");
     host.until("the canary runs", async || chain(&host).await["canary"].is_object()).await;
     let status = chain(&host).await;
     let second = status["canary"]["revision"].as_str().unwrap().to_owned();
@@ -359,7 +359,7 @@ async fn a_revision_goes_the_whole_way_by_the_api() {
     let ground = Ground::new().await;
     let host = host_on(&ground, policies.path()).await;
     let first = active(&host).unwrap();
-    let bundle = changed_bundle(&host, &first, DISCLOSURE, "You are writing to the robot").await;
+    let bundle = changed_bundle(&host, &first, DISCLOSURE, "You are writing to the automated assistant").await;
     let publish = json!({"bundle": bundle, "to": "shadow", "reason": "new words"});
     let (status, answer) = post(&host, "revisions", publish.clone()).await;
     assert_eq!((status, &answer["state"]), (200, &json!("shadow")), "{answer}");

@@ -466,11 +466,12 @@ async fn a_changed_component_serves_without_a_restart_and_a_broken_one_never() {
 
     // Settings alone are enough for a new revision, and its words are the ones that are sent.
     let text = String::from_utf8(good_settings).unwrap();
-    let reworded = text.replace("You are chatting with the automated assistant", "You are writing to the robot");
+    let reworded =
+        text.replace("You are chatting with the automated assistant", "You are writing to the automated assistant");
     assert_ne!(reworded, text);
     replace(&settings, reworded.as_bytes());
     host.until("the settings serve", async || chain(&host).await["revision"] != second).await;
     host.ask("1620", QUESTION).await;
     host.drained().await;
-    assert!(host.got("1620")[0].contains("You are writing to the robot"), "{:?}", host.got("1620"));
+    assert!(host.got("1620")[0].contains("You are writing to the automated assistant"), "{:?}", host.got("1620"));
 }

@@ -99,6 +99,7 @@ impl AdminError {
                 PolicyError::Bundle { .. }
                 | PolicyError::UnknownDigest { .. }
                 | PolicyError::Stage { .. }
+                | PolicyError::NotStaged { .. }
                 | PolicyError::Unsettled { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
                 PolicyError::Store { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
                 PolicyError::Engine { .. } | PolicyError::Interrupted { .. } => {

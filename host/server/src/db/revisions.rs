@@ -307,7 +307,11 @@ pub async fn transitions(pool: &PgPool, chain: Option<&str>, limit: i64) -> sqlx
 }
 
 /// What folders brought in: the content that came last, and whether this content came at any time.
-pub async fn publications(pool: &PgPool, chain: &str, content_sha256: &str) -> sqlx::Result<(Option<String>, bool)> {
+pub async fn publications(
+    db: impl PgExecutor<'_>,
+    chain: &str,
+    content_sha256: &str,
+) -> sqlx::Result<(Option<String>, bool)> {
     sqlx::query_as(
         "select (select content_sha256 from policy_publications where chain = $1
                   order by published_at desc, content_sha256 limit 1),
@@ -315,7 +319,7 @@ pub async fn publications(pool: &PgPool, chain: &str, content_sha256: &str) -> s
     )
     .bind(chain)
     .bind(content_sha256)
-    .fetch_one(pool)
+    .fetch_one(db)
     .await
 }
 

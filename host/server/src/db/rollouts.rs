@@ -97,6 +97,18 @@ pub async fn change<E>(
     Ok(changed)
 }
 
+/// Locks a chain's row until the end of the transaction; it is made when there is none.
+pub async fn lock(tx: &mut PgConnection, chain: &str) -> sqlx::Result<Rollout> {
+    sqlx::query("insert into policy_active (chain, revision) values ($1, null) on conflict (chain) do nothing")
+        .bind(chain)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from policy_active where chain = $1 for update")))
+        .bind(chain)
+        .fetch_one(tx)
+        .await
+}
+
 /// As [`change`], in the caller's transaction.
 pub async fn change_in<E>(
     tx: &mut PgConnection,
@@ -104,15 +116,7 @@ pub async fn change_in<E>(
     cause: &Cause<'_>,
     make: impl FnOnce(&mut Rollout, DateTime<Utc>) -> Result<Vec<StateChange>, E>,
 ) -> sqlx::Result<Changed<E>> {
-    sqlx::query("insert into policy_active (chain, revision) values ($1, null) on conflict (chain) do nothing")
-        .bind(chain)
-        .execute(&mut *tx)
-        .await?;
-    let before: Rollout =
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from policy_active where chain = $1 for update")))
-            .bind(chain)
-            .fetch_one(&mut *tx)
-            .await?;
+    let before = lock(tx, chain).await?;
     let now: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *tx).await?;
     let mut row = before.clone();
     let changes = match make(&mut row, now) {

@@ -25,6 +25,8 @@ pub enum PolicyError {
     UnknownChain { chain: String, known: Vec<String> },
     #[error("revision {revision} is not stored here; publish it first")]
     UnknownRevision { revision: String },
+    #[error("revision {} cannot be staged here: {reason}", short(revision))]
+    NotStaged { revision: String, reason: String },
     #[error("{source}")]
     Stage {
         #[from]

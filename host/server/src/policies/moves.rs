@@ -208,7 +208,7 @@ impl Policies {
             Slot::Active => Some(
                 self.load(chain, &revision, None)
                     .await
-                    .map_err(|_| PolicyError::UnknownRevision { revision: revision.clone() })?,
+                    .map_err(|reason| PolicyError::NotStaged { revision: revision.clone(), reason })?,
             ),
             Slot::Canary | Slot::Shadow => None,
         };
@@ -302,6 +302,14 @@ impl Policies {
         let _turn = self.turnstile(chain)?.lock().await;
         let mut tx = self.inner.pool.begin().await?;
         if let Some(FromFolder { content_sha256 }) = folder {
+            let row = db::rollouts::lock(&mut tx, chain).await?;
+            let (last, _) = db::revisions::publications(&mut *tx, chain, content_sha256).await?;
+            if row.active.is_some() && last.as_deref() == Some(content_sha256) {
+                // Another replica with the same folder was faster.
+                tx.rollback().await?;
+                self.install(chain, &row, Some(candidate)).await;
+                return Ok(Some(row));
+            }
             let id = candidate.id().as_str();
             db::revisions::published(&mut *tx, chain, content_sha256, id, by.actor).await?;
         }

@@ -72,7 +72,8 @@ impl Move {
                     (*origin).clone_into(&mut row.origin);
                     return Ok(Vec::new());
                 }
-                let mut changes = vacate(row, revision);
+                vacate(row, revision);
+                let mut changes = Vec::new();
                 if let Some(old) = row.active.replace(revision.clone()) {
                     changes.push(because(&old, "retired", format!("replaced by {}", short(revision))));
                     row.previous = Some(old);
@@ -84,6 +85,12 @@ impl Move {
             }
             Self::Canary { revision, share, page_ids, steps } => {
                 beside_active(row, revision)?;
+                let stored = serde_json::to_value(steps).unwrap_or_default();
+                let is_running = row.canary.as_ref() == Some(revision) && !steps.is_empty();
+                if is_running && row.canary_steps == stored && row.canary_page_ids == *page_ids {
+                    // The steps go on; they do not begin again.
+                    return Ok(Vec::new());
+                }
                 let share = steps.first().and_then(|step| Share::from_basis_points(step.share_bp)).unwrap_or(*share);
                 if share == Share::default() && page_ids.is_empty() {
                     return Err(MoveError::NobodyServed);
@@ -100,7 +107,7 @@ impl Move {
                 }
                 row.canary_share_bp = share.basis_points().into();
                 row.canary_page_ids.clone_from(page_ids);
-                row.canary_steps = serde_json::to_value(steps).unwrap_or_default();
+                row.canary_steps = stored;
                 (row.canary_step, row.canary_step_at) = (0, Some(now));
                 changes.push(to(revision, "canary"));
                 Ok(changes)
@@ -128,7 +135,8 @@ impl Move {
                 if row.active.as_ref() == Some(revision) {
                     return Err(MoveError::Active { revision: revision.clone() });
                 }
-                let mut changes = vacate(row, revision);
+                vacate(row, revision);
+                let mut changes = Vec::new();
                 if let Some(old) = row.active.replace(revision.clone()) {
                     changes.push(to(&old, "retired"));
                 }
@@ -163,7 +171,7 @@ fn beside_active(row: &Rollout, revision: &str) -> Result<(), MoveError> {
 }
 
 /// Leaves the places beside the active one that a revision holds.
-fn vacate(row: &mut Rollout, revision: &str) -> Vec<StateChange> {
+fn vacate(row: &mut Rollout, revision: &str) {
     if row.canary.as_deref() == Some(revision) {
         no_canary(row);
     }
@@ -173,7 +181,6 @@ fn vacate(row: &mut Rollout, revision: &str) -> Vec<StateChange> {
     if row.previous.as_deref() == Some(revision) {
         row.previous = None;
     }
-    Vec::new()
 }
 
 fn no_canary(row: &mut Rollout) {
@@ -325,6 +332,14 @@ mod tests {
             (Some(name('b')), None, Some(name('a')))
         );
         assert_eq!(advance(&mut row, 999), []);
+        // The same steps again change nothing; other steps begin anew.
+        let mut row = with_active(&['a']);
+        canary('b', 0, &[(100, 10), (1_000, 20)]).apply(&mut row, at(0)).unwrap();
+        assert_eq!(advance(&mut row, 10), [('b', "canary")]);
+        assert_eq!(canary('b', 0, &[(100, 10), (1_000, 20)]).apply(&mut row, at(11)).unwrap(), []);
+        assert_eq!(row.canary_step, 1);
+        assert_eq!(states(&canary('b', 0, &[(200, 10)]).apply(&mut row, at(11)).unwrap()), [('b', "canary")]);
+        assert_eq!((row.canary_step, row.canary_share_bp), (0, 200));
         // Without steps the share stays as it is.
         canary('c', 700, &[]).apply(&mut row, at(1_000)).unwrap();
         assert_eq!(advance(&mut row, 99_999), []);
