@@ -121,6 +121,7 @@ async fn a_part_that_fails_for_good_takes_the_rest_of_its_reply_with_it() {
             page_id: PAGE,
             psid: "112",
             turn_id: Some(turn),
+            reply_id: turn,
             epoch: 0,
             agent: None,
             text,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::host::{Ground, Host, PAGE, QUESTION, shipped_policies, simulated_meta};
+use crate::host::{Ground, Host, PAGE, QUESTION, shipped_policies};
 
 /// A copy of the shipped policies that a test may change.
 pub fn own_policies() -> tempfile::TempDir {
@@ -55,7 +55,7 @@ fn reword(policies: &Path, words: &str) {
 
 async fn host_on(ground: &std::sync::Arc<Ground>, policies: &Path) -> Host {
     let dir: PathBuf = policies.to_owned();
-    Host::start_on_ground(std::sync::Arc::clone(ground), simulated_meta().await, move |plan| {
+    Host::start_on_ground(std::sync::Arc::clone(ground), move |plan| {
         plan.settings.policies.dir.clone_from(&dir);
         plan.settings.policies.poll_ms = 500;
     })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use frontdesk_server::app::{App, Roles, Server};
+use frontdesk_server::clock::Clock;
 use frontdesk_server::secrets::Secrets;
 use frontdesk_server::settings::{PageSettings, Settings};
 use frontdesk_testkit::{GraphSim, GraphSimConfig, SimPage, WebhookSender};
@@ -37,6 +38,7 @@ pub struct Plan {
     pub settings: Settings,
     pub secrets: Secrets,
     pub roles: Roles,
+    pub clock: Clock,
 }
 
 /// A running host and what it stands on.
@@ -107,13 +109,9 @@ impl Host {
         Self::start_on(Ground::new().await, simulated_meta().await, Arc::new(plan)).await
     }
 
-    /// Another host on the same ground, as a replica of the first.
-    pub async fn start_on_ground(
-        ground: Arc<Ground>,
-        graph: Arc<GraphSim>,
-        plan: impl Fn(&mut Plan) + Send + Sync + 'static,
-    ) -> Self {
-        Self::start_on(ground, graph, Arc::new(plan)).await
+    /// On a database that the test has prepared.
+    pub async fn start_on_ground(ground: Arc<Ground>, plan: impl Fn(&mut Plan) + Send + Sync + 'static) -> Self {
+        Self::start_on(ground, simulated_meta().await, Arc::new(plan)).await
     }
 
     async fn start_on(ground: Arc<Ground>, graph: Arc<GraphSim>, plan: Planner) -> Self {
@@ -121,9 +119,10 @@ impl Host {
             settings: settings(&ground, &graph),
             secrets: secrets(&ground),
             roles: Roles { serve: true, work: true },
+            clock: Clock::default(),
         };
         plan(&mut wanted);
-        let server = Server::build(wanted.settings, wanted.secrets, wanted.roles).await.unwrap();
+        let server = Server::build_at(wanted.settings, wanted.secrets, wanted.roles, wanted.clock).await.unwrap();
         let (app, stop) = (Arc::clone(&server.app), server.stopper());
         let address = format!("http://{}", server.address);
         let callback = format!("{address}/meta/webhook");
@@ -136,6 +135,11 @@ impl Host {
     /// The database below the host.
     pub fn pool(&self) -> &sqlx::PgPool {
         &self.ground.db.pool
+    }
+
+    /// The address of the database below the host.
+    pub fn database_url(&self) -> &str {
+        &self.ground.db.url
     }
 
     /// Stops the host and starts another on the same database.

@@ -15,13 +15,19 @@
 mod database;
 mod host;
 mod model;
+mod process;
 
 mod answers;
 mod crash;
 mod delivery;
 mod embedded;
 mod events;
+mod faults;
 mod fleet;
+mod inquiries;
 mod knowledge;
 mod outage;
+mod queue;
+mod settling;
+mod simulation;
 mod takeover;

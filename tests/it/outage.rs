@@ -176,6 +176,8 @@ enum Line {
     Cut,
     /// Connections stay, nothing gets through.
     Dead,
+    /// The connections there were are dead for ever; new ones work: a firewall has forgotten them.
+    Forgotten,
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -244,12 +246,13 @@ async fn connect(target: &PgConnectOptions) -> std::io::Result<Box<dyn Duplex>> 
 async fn forward(mut client: TcpStream, target: Arc<PgConnectOptions>, mut line: watch::Receiver<Line>) {
     let Ok(mut server) = connect(&target).await else { return };
     let (mut up, mut down) = (vec![0; 16_384], vec![0; 16_384]);
+    let is_new = *line.borrow() == Line::Forgotten;
     loop {
         let now = *line.borrow_and_update();
         if now == Line::Cut {
             return;
         }
-        let is_open = now == Line::Open;
+        let is_open = now == Line::Open || (is_new && now == Line::Forgotten);
         let forwarded = tokio::select! {
             changed = line.changed() => { if changed.is_err() { return } Ok(()) }
             read = client.read(&mut up), if is_open => match read {
@@ -303,6 +306,55 @@ async fn without_postgres_the_webhook_refuses_in_time_and_loses_nothing() {
         host.drained().await;
         assert_eq!(host.got(psid).len(), 1, "{line:?}");
         assert_eq!(host.turns(psid).await.len(), 1, "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_die_without_a_word_are_given_up_by_everybody() {
+    let proxy = Proxy::start().await;
+    let port = proxy.port;
+    let host = Host::start_with(move |plan| {
+        plan.settings.server.ack_timeout_ms = 1_500;
+        plan.settings.worker.lease_ms = 2_000;
+        plan.settings.worker.attempts_max = 100;
+        plan.settings.graph.timeout_ms = 400;
+        plan.settings.outbox.in_doubt_after_ms = 600;
+        plan.secrets.database_url = plan.secrets.database_url.as_ref().map(|url| Proxy::through(port, url));
+    })
+    .await;
+    host.teach_answer().await;
+    // All connections are in use, by the inbox, turns, claims and sweeps, when they die.
+    let mut psids: Vec<String> = Vec::new();
+    for at in 0..12 {
+        let psid = format!("127{at:02}");
+        host.ask(&psid, QUESTION).await;
+        psids.push(psid);
+    }
+    proxy.set(Line::Forgotten);
+    let late = "12799".to_owned();
+    let mid = wire::new_mid();
+    host.graph.record_inbound(PAGE, &late, &mid, QUESTION);
+    let body = wire::body(
+        PAGE,
+        wire::now_ms(),
+        vec![wire::from_person(PAGE, &late, wire::now_ms(), wire::text(&mid, QUESTION))],
+    );
+    let begin = Instant::now();
+    while host.meta.post(&body).await.ok() != Some(200) {
+        assert!(begin.elapsed() < PATIENCE, "the inbox does not recover");
+    }
+    psids.push(late);
+    // The old connections never come back: whoever waited for one has to take another. What they had locked is free when the
+    // server has given them up too.
+    let begin = Instant::now();
+    let open = "select (select count(*) from inbox where state = 'pending')
+                     + (select count(*) from outbox where state in ('queued', 'sending', 'unknown'))";
+    while host.count(open).await > 0 {
+        assert!(begin.elapsed() < 3 * PATIENCE, "somebody still waits for a dead connection");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for psid in &psids {
+        assert_eq!((host.got(psid).len(), host.tickets(psid).await.len()), (1, 0), "{psid}");
     }
 }
 

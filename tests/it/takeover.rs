@@ -242,6 +242,7 @@ async fn seed_answer(pool: &PgPool, id: Uuid, psid: &str) -> Uuid {
         page_id: PAGE,
         psid,
         turn_id: None,
+        reply_id: row,
         epoch: 0,
         agent: None,
         text: "answer",

@@ -240,6 +240,11 @@ impl GraphSim {
         self.shared.set_callback(callback_url)
     }
 
+    /// Puts the platform's clock ahead of the machine's: what it records from now on carries that time.
+    pub fn set_ahead_ms(&self, ahead_ms: i64) {
+        self.shared.set_ahead_ms(ahead_ms);
+    }
+
     /// Queues the fate of the next message (not of sender actions).
     pub fn script(&self, outcome: Outcome) {
         self.script_on("messages", outcome);
@@ -297,12 +302,14 @@ impl GraphSim {
 
     /// Tells the platform what a person wrote, so that the conversations edge shows it.
     pub fn record_inbound(&self, page_id: &str, psid: &str, mid: &str, text: &str) {
-        self.shared.change(|state| state.record_elsewhere(page_id, psid, mid, text, false));
+        let at_ms = self.shared.now_ms();
+        self.shared.change(|state| state.record_elsewhere(page_id, psid, mid, text, false, at_ms));
     }
 
     /// Tells the platform what a person of the Page wrote in the Inbox.
     pub fn record_inbox(&self, page_id: &str, psid: &str, mid: &str, text: &str) {
-        self.shared.change(|state| state.record_elsewhere(page_id, psid, mid, text, true));
+        let at_ms = self.shared.now_ms();
+        self.shared.change(|state| state.record_elsewhere(page_id, psid, mid, text, true, at_ms));
     }
 
     /// Messages taken so far, oldest first.

@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 /// The Page Inbox's app id, as its echoes carry it.
 pub const PAGE_INBOX_APP_ID: u64 = 263_902_037_430_900;
 
+/// Stands before a plugin's `user_ref` where a builder takes a PSID.
+pub const USER_REF: &str = "user_ref:";
+
 /// A whole body: one entry with some pieces in `messaging`.
 pub fn body(page_id: &str, time_ms: i64, pieces: Vec<Value>) -> Value {
     batch(vec![entry(page_id, time_ms, "messaging", pieces)])
@@ -35,13 +38,20 @@ pub fn from_page(page_id: &str, psid: &str, timestamp_ms: i64, fields: Value) ->
 
 fn piece(sender: &str, recipient: &str, timestamp_ms: i64, fields: Value) -> Value {
     let mut piece = Map::new();
-    piece.insert("sender".to_owned(), json!({ "id": sender }));
-    piece.insert("recipient".to_owned(), json!({ "id": recipient }));
+    piece.insert("sender".to_owned(), party(sender));
+    piece.insert("recipient".to_owned(), party(recipient));
     piece.insert("timestamp".to_owned(), json!(timestamp_ms));
     if let Value::Object(fields) = fields {
         piece.extend(fields);
     }
     Value::Object(piece)
+}
+
+fn party(id: &str) -> Value {
+    match id.strip_prefix(USER_REF) {
+        Some(user_ref) => json!({ "user_ref": user_ref }),
+        None => json!({ "id": id }),
+    }
 }
 
 /// The fields of a text message.

@@ -36,6 +36,7 @@ pub use kind::*;
 use serde_json::Value;
 
 use crate::ids::{PageId, Psid, UserRef};
+use crate::outbound::Recipient;
 
 /// The largest body that is parsed, in bytes. Meta sends at most 1000 updates in one, of some hundred bytes each.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -111,6 +112,13 @@ impl Event {
     /// The kind's stable name, for metrics and rows.
     pub fn kind_name(&self) -> &'static str {
         self.kind.name()
+    }
+
+    /// Under which the person's conversation is kept: the PSID, or for somebody whom only a plugin knows what
+    /// [`Recipient::person_key`](crate::Recipient::person_key) makes of the `user_ref`. `None`: nobody's.
+    pub fn person_key(&self) -> Option<String> {
+        let user_ref = || self.user_ref.clone().map(|user_ref| Recipient::UserRef(user_ref).person_key());
+        self.psid.as_ref().map(|psid| psid.as_str().to_owned()).or_else(|| user_ref().flatten())
     }
 
     /// Equal for two deliveries of the same event and different for different events; at most 1 KiB. See the module

@@ -27,7 +27,28 @@ pub enum Recipient {
     PostId(String),
 }
 
+/// Stands before a `user_ref` where a PSID is expected. A PSID is made of digits, so the two cannot be confused.
+const USER_REF_PREFIX: &str = "user_ref:";
+
 impl Recipient {
+    /// Whom a conversation's key names: the reverse of [`Recipient::person_key`].
+    pub fn of_person(key: &str) -> Self {
+        match key.strip_prefix(USER_REF_PREFIX) {
+            Some(user_ref) => Self::UserRef(UserRef::new(user_ref)),
+            None => Self::Psid(Psid::new(key)),
+        }
+    }
+
+    /// The key of a person's conversation: the PSID, or `user_ref:` and the id that a plugin gave a person who has no PSID yet.
+    /// A comment or post is no person.
+    pub fn person_key(&self) -> Option<String> {
+        match self {
+            Self::Psid(psid) => Some(psid.as_str().to_owned()),
+            Self::UserRef(user_ref) => Some(format!("{USER_REF_PREFIX}{user_ref}")),
+            Self::CommentId(_) | Self::PostId(_) => None,
+        }
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         match self {
             Self::Psid(id) => json!({ "id": id }),

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answer::{self, Drafter};
+use crate::clock::Clock;
 use crate::db;
 use crate::embedded::{Durability, Engines, EnginesConfig, Which};
 use crate::inbox::Inbox;
@@ -31,6 +32,8 @@ pub struct App {
     pub settings: Settings,
     /// App secrets, verify token, admin token, Page tokens.
     pub secrets: Secrets,
+    /// The time that rules go by.
+    pub clock: Clock,
     /// The database.
     pub pool: PgPool,
     /// Redis, or what stands for it.
@@ -91,6 +94,11 @@ pub struct Server {
 impl Server {
     /// Connects, migrates, stages the policies and binds the port; nothing is served yet.
     pub async fn build(settings: Settings, secrets: Secrets, roles: Roles) -> anyhow::Result<Self> {
+        Self::build_at(settings, secrets, roles, Clock::default()).await
+    }
+
+    /// As [`Server::build`], by a clock of the caller's.
+    pub async fn build_at(settings: Settings, secrets: Secrets, roles: Roles, clock: Clock) -> anyhow::Result<Self> {
         let metrics = metrics_handle()?;
         let (engines, database_url, redis_url) = start_engines(&settings, &secrets).await?;
         let pool = db::connect(&database_url, settings.database.connections_max).await?;
@@ -130,6 +138,7 @@ impl Server {
             drafter,
             settings,
             secrets,
+            clock,
             pool,
             queue,
             wake_ups,

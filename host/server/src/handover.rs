@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::db;
 use crate::db::conversations::Conversation;
 use crate::db::outbox::NewRow;
+use crate::fail_point::{self, Point};
 
 /// Longest reply of a person, in characters (Unicode scalar values); it becomes several messages.
 pub const REPLY_CHARACTERS_MAX: usize = 8_000;
@@ -102,7 +103,9 @@ pub async fn take_over(app: &App, id: Uuid, agent: &str, reason: &str) -> Result
         return Ok(Handover { changed: false, voided: 0, resolved_ticket: None, conversation });
     }
     let (conversation, voided) = make_human(&mut tx, &conversation, agent, reason).await?;
+    fail_point::reach(Point::TakeoverWritten);
     tx.commit().await?;
+    fail_point::reach(Point::TakeoverCommitted);
     announce(app, &conversation);
     Ok(Handover { changed: true, voided, resolved_ticket: None, conversation })
 }
@@ -120,7 +123,7 @@ pub async fn reply(
     let mut tx = app.pool.begin().await?;
     let before = lock(&mut tx, id).await?;
     let outbox_ids: Vec<Uuid> = (0..parts.len()).map(|index| row_id(id, request_key, index)).collect();
-    let now = Utc::now();
+    let now = app.clock.now();
     let sends_as = allowed(now, before.window_closes_at, before.last_customer_at);
     if let Some(first) = outbox_ids.first()
         && request_key.is_some()
@@ -141,9 +144,12 @@ pub async fn reply(
     } else {
         make_human(&mut tx, &before, agent, "replied").await?.0
     };
+    // Named after its first part, which a repeated request finds again.
+    let reply_id = outbox_ids.first().copied().unwrap_or_else(Uuid::now_v7);
     for (row, text) in outbox_ids.iter().zip(&parts) {
         let row = NewRow {
             id: *row,
+            reply_id,
             conversation_id: id,
             page_id: &conversation.page_id,
             psid: &conversation.psid,
@@ -156,7 +162,9 @@ pub async fn reply(
     }
     let detail = json!({ "messages": parts.len(), "outbox_ids": outbox_ids, "sends_as": sends_as });
     db::audit::write(&mut *tx, agent, "conversation.reply", &id.to_string(), detail).await?;
+    fail_point::reach(Point::ReplyWritten);
     tx.commit().await?;
+    fail_point::reach(Point::ReplyCommitted);
     if is_theirs {
         app.outbox.wake();
     } else {
@@ -182,6 +190,7 @@ pub async fn hand_back(app: &App, id: Uuid, agent: &str, resolve: bool) -> Resul
         db::audit::write(&mut *tx, agent, "conversation.handback", &id.to_string(), detail).await?;
     }
     tx.commit().await?;
+    fail_point::reach(Point::HandbackCommitted);
     if changed {
         announce(app, &conversation);
     }

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::db;
 use crate::db::inbox::NewEvent;
+use crate::fail_point::{self, Point};
 use crate::queue::{ConversationKey, WakeUps};
 use crate::settings::{InboxSettings, ms};
 
@@ -142,7 +143,9 @@ impl Writer {
         }
         match self.insert(&events).await {
             Ok(()) => {
+                fail_point::reach(Point::InboxCommitted);
                 self.wake(&events);
+                fail_point::reach(Point::BeforeAck);
                 for delivery in group {
                     let _ = delivery.done.send(Ok(()));
                 }

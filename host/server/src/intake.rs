@@ -18,6 +18,7 @@ use crate::db;
 use crate::db::conversations::Conversation;
 use crate::db::inbox::StoredEvent;
 use crate::db::messages::NewMessage;
+use crate::fail_point::{self, Point};
 use crate::webhook::{EchoAuthor, echo_author};
 
 /// An unread event that the turn must answer.
@@ -321,6 +322,7 @@ impl Intake<'_> {
             self.answered.extend(self.turn.drain(..).map(|event| event.inbox_id));
         }
         db::conversations::set_owner(&mut *tx, self.conversation.id, state, reason, None, Some(at)).await?;
+        fail_point::reach(Point::OwnerChanged);
         metrics::counter!("frontdesk_owner_changes_total", "to" => state.to_owned()).increment(1);
         tracing::info!(conversation = %self.conversation.id, state, reason, "the conversation changed its owner");
         if let Some(fresh) = db::conversations::get(&mut *tx, self.conversation.id).await? {
@@ -344,6 +346,10 @@ impl Intake<'_> {
                 // The echo proves that Meta took the message, whatever became of the answer to our request.
                 Some(row) if row.conversation_id == self.conversation.id => {
                     db::outbox::mark_sent(&mut *tx, id, Some(&mid)).await?;
+                    if row.state == "sent" && row.message_id.is_none() {
+                        // A person settled it before Meta's id was known.
+                        db::messages::learn_mid(&mut *tx, row.conversation_id, id, &mid).await?;
+                    }
                     (if row.author == "agent" { "agent" } else { "bot" }, Some(id), "our own send")
                 }
                 _ => ("bot", None, "a send that this installation does not know"),
@@ -366,6 +372,7 @@ impl Intake<'_> {
             outbox_id,
         };
         db::messages::insert(&mut *tx, &message).await?;
+        fail_point::reach(Point::EchoApplied);
         Ok(note)
     }
 
@@ -386,6 +393,9 @@ impl Intake<'_> {
             }
         } else if self.conversation.state == "human" {
             db::conversations::touch_agent(&mut *tx, self.conversation.id, at).await?;
+            // The machine's own word that a person will come may still wait: the person is there.
+            let reason = "a person answered in the Page Inbox";
+            db::conversations::silence_machine(tx, self.conversation.id, reason).await?;
         } else {
             let reason = match &echo.app_id {
                 Some(app_id) if !app_id.is_inbox() => format!("app {app_id} answered"),

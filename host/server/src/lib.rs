@@ -8,15 +8,17 @@
 //! 6. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
 //! 7. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
 //!
-//! Around them: [`settings`] and [`secrets`], [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
-//! [`health`], and [`app`], which wires everything and runs until stopped.
+//! Around them: [`settings`] and [`secrets`], [`clock`], [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
+//! [`health`], [`fail_point`] for tests of crashes, and [`app`], which wires everything and runs until stopped.
 
 pub mod admin;
 pub mod answer;
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod db;
 pub mod embedded;
+pub mod fail_point;
 pub mod handover;
 pub mod health;
 pub mod inbox;

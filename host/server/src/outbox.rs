@@ -32,11 +32,12 @@ use frontdesk_messenger::graph::{CallTrace, ProofForm};
 use frontdesk_messenger::outbound::SenderAction;
 use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
 use frontdesk_messenger::{
-    AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, PageId, Psid, Recipient,
-    Reply, Sent,
+    AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, PageId, Recipient, Reply,
+    Sent,
 };
 use rand::Rng;
 use secrecy::SecretString;
+use sqlx::PgConnection;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,6 +47,7 @@ use crate::app::App;
 use crate::db;
 use crate::db::outbox::Claimed;
 use crate::db::tickets::NewTicket;
+use crate::fail_point::{self, Point};
 use crate::secrets::Secrets;
 use crate::settings::{OutboxSettings, Settings, ms};
 
@@ -110,7 +112,11 @@ impl Outbox {
     /// Shows "is typing". It is a courtesy: a failure is counted and forgotten.
     pub async fn show_typing(&self, page_id: &str, psid: &str) {
         let Some(page) = self.page(page_id) else { return };
-        let recipient = Recipient::Psid(Psid::new(psid));
+        let recipient = Recipient::of_person(psid);
+        // Meta documents a plugin's `user_ref` for messages alone.
+        if matches!(recipient, Recipient::UserRef(_)) {
+            return;
+        }
         let reply = self.graph.sender_action(page, &recipient, &SenderAction::TypingOn).await;
         let result = reply.result.as_ref().map_or_else(Failure::name, |()| "sent");
         metrics::counter!("frontdesk_typing_total", "result" => result).increment(1);
@@ -148,7 +154,7 @@ async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
 async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &TaskTracker) -> usize {
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
     let asked = Asked::now();
-    let rows = match db::outbox::claim(&app.pool, &app.replica, limit).await {
+    let rows = match db::in_time(db::outbox::claim(&app.pool, &app.replica, limit)).await {
         Ok(rows) => rows,
         Err(error) => {
             tracing::error!(%error, "due messages could not be claimed");
@@ -156,6 +162,9 @@ async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &Ta
         }
     };
     let count = rows.len();
+    if count > 0 {
+        fail_point::reach(Point::RowsClaimed);
+    }
     for row in rows {
         let Ok(permit) = Arc::clone(running).acquire_owned().await else { return count };
         let app = Arc::clone(app);
@@ -194,7 +203,7 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
         settle(app, &row, Verdict::Fail("this Page has no access token here; add it to [[pages]]".into()), None).await;
         return;
     };
-    let message = match message(&row) {
+    let message = match message(&row, app.clock.now()) {
         Ok(message) => message,
         Err(reason) => {
             settle(app, &row, Verdict::Fail(reason), None).await;
@@ -205,13 +214,15 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
         tracing::warn!(outbox = %id, "this process stood still after it had claimed a message; it is looked up, not sent");
         return;
     }
+    fail_point::reach(Point::BeforeSend);
     let started = std::time::Instant::now();
     let reply = app.outbox.graph.send(page, &message).await;
+    fail_point::reach(Point::Sent);
     let result = reply.result.as_ref().map_or_else(Failure::name, |_| "sent");
     metrics::counter!("frontdesk_sends_total", "page" => row.page_id.clone(), "result" => result).increment(1);
     metrics::histogram!("frontdesk_send_seconds").record(started.elapsed().as_secs_f64());
     if reply.result.is_ok() {
-        let waited = (Utc::now() - row.created_at).as_seconds_f64();
+        let waited = (app.clock.now() - row.created_at).as_seconds_f64();
         metrics::histogram!("frontdesk_outbox_wait_seconds").record(waited.max(0.0));
     } else {
         let trace = &reply.trace;
@@ -227,14 +238,13 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
 }
 
 /// The message as the Send API takes it. Past the window an agent's words go out as HUMAN_AGENT, for seven days.
-fn message(row: &Claimed) -> Result<OutboundMessage, String> {
-    let recipient = Psid::new(row.psid.clone());
+fn message(row: &Claimed, now: DateTime<Utc>) -> Result<OutboundMessage, String> {
+    let recipient = Recipient::of_person(&row.psid);
     let message = OutboundMessage::text(recipient, row.text.clone())
         .and_then(|message| message.with_metadata(metadata_of_row(row.id)))
         .map_err(|error| error.to_string())?;
     let Some(agent) = &row.agent else { return Ok(message) };
     let reply = AgentReply::new(AgentId::new(agent.clone()), message);
-    let now = Utc::now();
     if row.window_closes_at.is_some_and(|closes_at| closes_at > now) {
         return Ok(reply.within_window());
     }
@@ -262,8 +272,8 @@ async fn pause_when_full(app: &App, page_id: &str, reply: &Reply<Sent>) {
             percent = reply.usage.max_percent,
             "the Page pauses for Meta's limits"
         );
-        if let Err(error) = db::pages::pause_for(&app.pool, page_id, i64::try_from(pause_ms).unwrap_or(i64::MAX)).await
-        {
+        let pause_ms = i64::try_from(pause_ms).unwrap_or(i64::MAX);
+        if let Err(error) = db::in_time(db::pages::pause_for(&app.pool, page_id, pause_ms)).await {
             tracing::error!(%error, page = page_id, "the pause could not be stored");
         }
     }
@@ -352,7 +362,7 @@ fn backoff(settings: &OutboxSettings, attempts: i32) -> Duration {
 }
 
 async fn settle(app: &App, row: &Claimed, verdict: Verdict, trace: Option<&CallTrace>) {
-    if let Err(error) = store(app, row, &verdict, trace).await {
+    if let Err(error) = db::in_time(store(app, row, &verdict, trace)).await {
         // The row stays `sending` and falls into doubt, which is looked up: nothing is sent twice.
         tracing::error!(%error, outbox = %row.id, "the result of a send could not be stored");
     }
@@ -363,7 +373,7 @@ async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallT
     match verdict {
         Verdict::Sent(message_id) => {
             let sent = SentRow { id, conversation_id: row.conversation_id, author: &row.author, text: &row.text };
-            confirm(app, &sent, message_id, Utc::now()).await
+            confirm(app, &sent, message_id, app.clock.now()).await
         }
         Verdict::Again { after, counted, error } => {
             let after_ms = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
@@ -383,11 +393,11 @@ async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallT
 }
 
 /// A row that Meta has taken.
-struct SentRow<'a> {
-    id: Uuid,
-    conversation_id: Uuid,
-    author: &'a str,
-    text: &'a str,
+pub(crate) struct SentRow<'a> {
+    pub id: Uuid,
+    pub conversation_id: Uuid,
+    pub author: &'a str,
+    pub text: &'a str,
 }
 
 /// Settles a row as sent, and writes it into the transcript.
@@ -396,10 +406,29 @@ async fn confirm(app: &App, row: &SentRow<'_>, message_id: &str, sent_at: DateTi
     // The echo may be applied at this moment. Lock order everywhere: conversation, then outbox rows; the message below
     // refers to the conversation, which Postgres would lock last and so deadlock with the echo's turn.
     db::conversations::lock(&mut tx, row.conversation_id).await?;
-    db::outbox::mark_sent(&mut *tx, row.id, Some(message_id)).await?;
+    write_sent(&mut tx, row, Some(message_id), sent_at).await?;
+    fail_point::reach(Point::SettleWritten);
+    tx.commit().await?;
+    fail_point::reach(Point::Settled);
+    Ok(())
+}
+
+/// Marks a row as sent and writes it into the transcript, in the caller's transaction, which holds the conversation's lock.
+/// Without Meta's id (a person saw the message in Meta's inbox) the transcript has one of our own until the echo tells it.
+pub(crate) async fn write_sent(
+    tx: &mut PgConnection,
+    row: &SentRow<'_>,
+    message_id: Option<&str>,
+    sent_at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    db::outbox::mark_sent(&mut *tx, row.id, message_id).await?;
+    if let Some(message_id) = message_id {
+        db::messages::learn_mid(&mut *tx, row.conversation_id, row.id, message_id).await?;
+    }
+    let own = db::messages::mid_of_row(row.id);
     let message = db::messages::NewMessage {
         conversation_id: row.conversation_id,
-        mid: message_id,
+        mid: message_id.unwrap_or(&own),
         author: row.author,
         source: "text",
         text: row.text,
@@ -409,7 +438,7 @@ async fn confirm(app: &App, row: &SentRow<'_>, message_id: &str, sent_at: DateTi
         outbox_id: Some(row.id),
     };
     db::messages::insert(&mut *tx, &message).await?;
-    tx.commit().await
+    Ok(())
 }
 
 /// Settles a row as failed. The customer is still owed an answer, so a person gets a ticket.
@@ -435,7 +464,7 @@ async fn fail(app: &App, row: &Claimed, verdict: &Verdict, error: &str, trace: O
 
 async fn open_delivery_ticket(
     app: &App,
-    tx: &mut sqlx::PgConnection,
+    tx: &mut PgConnection,
     conversation_id: Uuid,
     page_id: &str,
     reason: &str,
@@ -458,7 +487,7 @@ async fn open_delivery_ticket(
 /// Rows that takeovers and closed windows left behind. Each is settled together with its ticket: a crash in between would
 /// leave a customer without an answer and nobody to know.
 async fn settle_unsendable(app: &App) {
-    let rows = match db::outbox::unsendable(&app.pool, 500).await {
+    let rows = match db::in_time(db::outbox::unsendable(&app.pool, 500)).await {
         Ok(rows) => rows,
         Err(error) => {
             tracing::error!(%error, "unsendable messages could not be read");
@@ -466,7 +495,7 @@ async fn settle_unsendable(app: &App) {
         }
     };
     for (id, conversation_id) in rows {
-        match settle_one_unsendable(app, id, conversation_id).await {
+        match db::in_time(settle_one_unsendable(app, id, conversation_id)).await {
             Ok(Some(state)) => metrics::counter!("frontdesk_outbox_unsendable_total", "state" => state).increment(1),
             // Claimed or settled meanwhile.
             Ok(None) => {}

@@ -31,6 +31,7 @@ use crate::app::App;
 use crate::db::conversations::Conversation;
 use crate::db::messages::StoredMessage;
 use crate::db::pages::Page;
+use crate::fail_point::{self, Point};
 use crate::knowledge::{Hit, Knowledge, KnowledgeError, SearchRequest};
 use crate::policies::Serving;
 
@@ -148,6 +149,7 @@ impl Judge<'_> {
         let started = Instant::now();
         let called = revision.classify(&self.lookup, &self.record.turn).await;
         self.record.times.classify_us = elapsed_us(started);
+        fail_point::reach(Point::Classified);
         let classification = match called.result.clone() {
             Ok(classification) => classification,
             Err(fault) => {
@@ -177,11 +179,13 @@ impl Judge<'_> {
         let started = Instant::now();
         self.retrieve().await?;
         self.record.times.retrieve_us = elapsed_us(started);
+        fail_point::reach(Point::Retrieved);
 
         let started = Instant::now();
         let called =
             serving.revision.compose(&self.lookup, &self.record.turn, classification, &self.record.passages).await;
         self.record.times.tone_us = elapsed_us(started);
+        fail_point::reach(Point::Composed);
         let plan = match &called.result {
             Ok(plan) => plan.clone(),
             Err(fault) => {
@@ -194,11 +198,13 @@ impl Judge<'_> {
         let started = Instant::now();
         self.draft(&plan).await;
         self.record.times.draft_us = elapsed_us(started);
+        fail_point::reach(Point::Drafted);
         self.record.plan = Some(plan.clone());
         if let Some(answer) = self.record.answer.clone() {
             let started = Instant::now();
             self.filter(serving, &plan, &answer).await;
             self.record.times.filter_us = elapsed_us(started);
+            fail_point::reach(Point::Filtered);
         }
         Ok(())
     }
@@ -340,6 +346,7 @@ impl Judge<'_> {
         let started = Instant::now();
         let called = serving.revision.decide(&self.lookup, &self.record.turn, &dossier).await;
         self.record.times.escalate_us = elapsed_us(started);
+        fail_point::reach(Point::Escalated);
         let verdict = called.result.clone();
         self.record.escalate = Some(called);
         let verdict = match verdict {

@@ -11,12 +11,15 @@
 //!   two workers from one conversation. So a wake-up is sent without being waited for, and dropped when the sender's
 //!   buffer is full.
 //! - What nobody acknowledged for `queue.claim_after_ms` (its worker died) is claimed by another with `XAUTOCLAIM`.
+//! - The name of a process that is gone is removed from the group once nothing is pending under it ([`consumers`]).
 //! - The sweeper finds conversations whose events wait longer than a sweep and hands them to this process's own workers.
 //!   It needs no Redis: with Redis away, messages are answered a sweep later.
 
+pub mod consumers;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
@@ -28,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::db;
+use crate::fail_point::{self, Point};
 use crate::settings::{QueueSettings, ms};
 
 const GROUP: &str = "workers";
@@ -36,6 +40,8 @@ const BUFFER: usize = 16_384;
 /// Wake-ups written in one round trip.
 const PIPELINE_MAX: usize = 512;
 const BLOCK_MS: u64 = 2_000;
+/// How often names of dead workers are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
 const RECONNECT: Duration = Duration::from_millis(500);
 /// Conversations that one sweep hands out.
 const SWEEP_MAX: i64 = 1_000;
@@ -213,6 +219,7 @@ impl Queue {
             None => connection.insert(self.connect(false).await?),
         };
         pipeline.query_async::<()>(connection).await?;
+        fail_point::reach(Point::WakeUpWritten);
         self.note_contact();
         Ok(())
     }
@@ -312,7 +319,12 @@ impl Queue {
     async fn claim_loop(self, sender: mpsc::Sender<WakeUp>, stop: CancellationToken) {
         let every = ms((self.settings.claim_after_ms / 2).max(100));
         let mut connection = None;
+        let mut tidied: Option<Instant> = None;
         while pause(every, &stop).await {
+            if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
+                tidied = Some(Instant::now());
+                self.remove_idle_consumers(&mut connection).await;
+            }
             match self.claim(&mut connection).await {
                 Ok(entries) => {
                     metrics::counter!("frontdesk_wakeups_claimed_total").increment(entries.len() as u64);
@@ -326,6 +338,23 @@ impl Queue {
                     self.note("claim", &error);
                 }
             }
+        }
+    }
+
+    async fn remove_idle_consumers(&self, connection: &mut Option<MultiplexedConnection>) {
+        let removed = async {
+            let connection = match connection {
+                Some(connection) => connection,
+                None => connection.insert(self.connect(false).await?),
+            };
+            consumers::remove_idle(connection, &self.stream, GROUP, &self.consumer, consumers::IDLE_MAX).await
+        };
+        match removed.await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "names of workers that are gone were removed from the wake-up stream"),
+            Err(error) if error.code() == Some("NOGROUP") => {}
+            // Only tidiness is lost; whether Redis answers shows at the claim that follows.
+            Err(error) => tracing::debug!(%error, "idle consumers could not be removed"),
         }
     }
 
@@ -379,7 +408,7 @@ impl Queue {
         let every = ms(self.settings.sweep_ms);
         let older_than_ms = i64::try_from(self.settings.sweep_ms).unwrap_or(i64::MAX);
         while pause(every, &stop).await {
-            match db::inbox::waiting(&pool, older_than_ms, SWEEP_MAX).await {
+            match db::in_time(db::inbox::waiting(&pool, older_than_ms, SWEEP_MAX)).await {
                 Ok(found) => {
                     metrics::counter!("frontdesk_wakeups_swept_total").increment(found.len() as u64);
                     for (page_id, psid) in found {

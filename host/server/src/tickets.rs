@@ -45,6 +45,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 use crate::db;
 use crate::db::tickets::Delivery;
+use crate::fail_point::{self, Point};
 use crate::queue::pause;
 use crate::settings::ms;
 use signature::Signer;
@@ -103,7 +104,7 @@ async fn deliver_loop(sender: Arc<Sender>, stop: CancellationToken) {
 async fn deliver_due(sender: &Sender) -> sqlx::Result<usize> {
     let claim_ms = sender.app.settings.tickets.timeout_ms.saturating_add(CLAIM_MARGIN_MS);
     let claim_ms = i64::try_from(claim_ms).unwrap_or(i64::MAX);
-    let due = db::tickets::claim_deliveries(&sender.app.pool, claim_ms, CONCURRENCY).await?;
+    let due = db::in_time(db::tickets::claim_deliveries(&sender.app.pool, claim_ms, CONCURRENCY)).await?;
     let results = futures::future::join_all(due.iter().map(|delivery| sender.deliver(delivery))).await;
     results.into_iter().collect::<sqlx::Result<Vec<()>>>()?;
     Ok(due.len())
@@ -112,29 +113,34 @@ async fn deliver_due(sender: &Sender) -> sqlx::Result<usize> {
 impl Sender {
     async fn deliver(&self, delivery: &Delivery) -> sqlx::Result<()> {
         let pool = &self.app.pool;
-        let Some(body) = self.body(delivery).await? else {
-            return db::tickets::delivery_failed(pool, delivery.id, None, "the ticket is gone").await;
+        let Some(body) = db::in_time(self.body(delivery)).await? else {
+            return db::in_time(db::tickets::delivery_failed(pool, delivery.id, None, "the ticket is gone")).await;
         };
         let answer = self.post(delivery.id, body).await;
         let verdict = judge(&answer, delivery.attempts, self.app.settings.tickets.attempts_max);
         metrics::counter!("frontdesk_ticket_deliveries_total", "result" => verdict.name()).increment(1);
+        fail_point::reach(Point::TicketPosted);
         let error = answer.describe();
         match verdict {
-            Verdict::Delivered => db::tickets::delivery_done(pool, delivery.id).await,
+            Verdict::Delivered => {
+                db::in_time(db::tickets::delivery_done(pool, delivery.id)).await?;
+                fail_point::reach(Point::TicketNoted);
+                Ok(())
+            }
             Verdict::Again(seconds) => {
                 tracing::warn!(
                     delivery = delivery.id, ticket = %delivery.ticket_id, attempts = delivery.attempts, error,
                     retry_s = seconds.as_secs(), "a ticket was not delivered"
                 );
-                let retry_at = Utc::now() + jittered(seconds);
-                db::tickets::delivery_failed(pool, delivery.id, Some(retry_at), &error).await
+                let retry_at = self.app.clock.now() + jittered(seconds);
+                db::in_time(db::tickets::delivery_failed(pool, delivery.id, Some(retry_at), &error)).await
             }
             Verdict::GivenUp => {
                 tracing::error!(
                     delivery = delivery.id, ticket = %delivery.ticket_id, attempts = delivery.attempts, error,
                     "a ticket was not delivered, and is not tried again"
                 );
-                db::tickets::delivery_failed(pool, delivery.id, None, &error).await
+                db::in_time(db::tickets::delivery_failed(pool, delivery.id, None, &error)).await
             }
         }
     }

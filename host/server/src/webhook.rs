@@ -29,6 +29,7 @@ use frontdesk_messenger::{handshake, signature};
 
 use crate::app::App;
 use crate::db::inbox::NewEvent;
+use crate::fail_point::{self, Point};
 use crate::inbox::InboxError;
 use crate::outbox;
 use crate::settings::OtherApps;
@@ -88,6 +89,7 @@ async fn accept(app: &App, headers: &HeaderMap, body: Body) -> Response {
     if events.is_empty() {
         return (StatusCode::OK, "EVENT_RECEIVED").into_response();
     }
+    fail_point::reach(Point::DeliveryRead);
     match app.inbox.store(events).await {
         Ok(()) => (StatusCode::OK, "EVENT_RECEIVED").into_response(),
         Err(error @ (InboxError::Full | InboxError::Slow | InboxError::Refused)) => {
@@ -119,6 +121,7 @@ fn read(app: &App, body: &Bytes) -> Result<Vec<NewEvent>, event::ParseError> {
 
 fn row(app: &App, event: Event) -> NewEvent {
     let is_takeover = is_takeover(app, &event);
+    let person = event.person_key();
     NewEvent {
         dedupe_key: event.dedupe_key(),
         mid: event.kind.mid().map(|mid| mid.as_str().to_owned()),
@@ -128,7 +131,7 @@ fn row(app: &App, event: Event) -> NewEvent {
         event_at: event.timestamp_ms.and_then(DateTime::<Utc>::from_timestamp_millis),
         entry_time: None,
         page_id: event.page_id.map(frontdesk_messenger::PageId::into_string).unwrap_or_default(),
-        psid: event.psid.map(frontdesk_messenger::Psid::into_string),
+        psid: person,
         payload: event.raw,
     }
 }

@@ -14,7 +14,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
+use sqlx::PgConnection;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,7 +24,9 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::db;
 use crate::db::conversations::Conversation;
+use crate::db::inbox::StoredEvent;
 use crate::db::tickets::NewTicket;
+use crate::fail_point::{self, Point};
 use crate::intake::{self, TurnEvent};
 use crate::pipeline::{self, TurnInput, TurnResult};
 use crate::queue::{ConversationKey, WakeUp};
@@ -89,6 +92,7 @@ async fn dispatch(
         let Some(wake_up) = wake_up else { return };
         let (app, acks) = (Arc::clone(&app), acks.clone());
         tasks.spawn(async move {
+            fail_point::reach(Point::WakeUpTaken);
             handle(&app, &wake_up.key).await;
             if let Some(entry) = wake_up.entry {
                 // An unacknowledged entry is claimed again and finds nothing to do.
@@ -103,7 +107,7 @@ async fn dispatch(
 async fn handle(app: &App, key: &ConversationKey) {
     let result = match &key.psid {
         Some(psid) => handle_conversation(app, &key.page_id, psid).await,
-        None => handle_page(app, &key.page_id).await.map_err(TurnError::from),
+        None => db::in_time(handle_page(app, &key.page_id)).await.map_err(TurnError::from),
     };
     if let Err(error) = result {
         metrics::counter!("frontdesk_turn_errors_total").increment(1);
@@ -117,10 +121,12 @@ async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(),
         tokio::time::sleep(ms(app.settings.turn.settle_ms)).await;
     }
     loop {
-        let Some(conversation) = db::conversations::lease(&app.pool, page_id, psid, lease_ms).await? else {
+        let leased = db::in_time(db::conversations::lease(&app.pool, page_id, psid, lease_ms)).await?;
+        let Some(conversation) = leased else {
             // Its holder looks again after giving the lease back, so what woke us is not forgotten.
             return Ok(());
         };
+        fail_point::reach(Point::Leased);
         let (id, token) = (conversation.id, conversation.lease_token);
         let result = tokio::select! {
             result = turns(app, conversation) => result,
@@ -129,9 +135,10 @@ async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(),
         };
         // A lease that cannot be given back runs out.
         let released = tokio::time::timeout(RELEASE, db::conversations::release(&app.pool, id, token)).await;
+        fail_point::reach(Point::LeaseReturned);
         result?;
         released.unwrap_or(Ok(()))?;
-        if !db::inbox::has_pending(&app.pool, page_id, psid).await? {
+        if !db::in_time(db::inbox::has_pending(&app.pool, page_id, psid)).await? {
             return Ok(());
         }
     }
@@ -176,21 +183,17 @@ async fn handle_page(app: &App, page_id: &str) -> sqlx::Result<()> {
 /// One turn over everything unread, repeated when an edit arrives meanwhile.
 async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
     let started = Instant::now();
-    let token = leased.lease_token;
     let mut leased = Some(leased);
     for redo in 0..=REDO_MAX {
         let mut tx = app.pool.begin().await?;
         let Some(conversation) = leased.take() else { break };
         // The lock makes takeovers wait for this short transaction, and shows what they changed since the lease.
-        let Some(conversation) = db::conversations::lock(&mut tx, conversation.id).await? else { return Ok(()) };
-        if conversation.lease_token != token {
-            return Ok(());
-        }
-        let events =
-            db::inbox::pending(&mut tx, &conversation.page_id, Some(&conversation.psid), app.settings.turn.events_max)
-                .await?;
+        let Some(conversation) = lock_leased(&mut tx, &conversation).await? else { return Ok(()) };
+        let events = unread(app, &mut tx, &conversation).await?;
         let (conversation, turn) = intake::apply(app, &mut tx, conversation, &events, redo == 0).await?;
+        fail_point::reach(Point::IntakeApplied);
         tx.commit().await?;
+        fail_point::reach(Point::IntakeCommitted);
         if turn.is_empty() {
             return Ok(());
         }
@@ -204,6 +207,20 @@ async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
         }
     }
     Ok(())
+}
+
+/// The oldest `turn.events_max` unread events, and however many events wait between, what corrects one of them: a question that
+/// was edited or withdrawn is not answered as it was first asked.
+async fn unread(app: &App, tx: &mut PgConnection, conversation: &Conversation) -> sqlx::Result<Vec<StoredEvent>> {
+    let (page_id, psid, limit) = (&conversation.page_id, &conversation.psid, app.settings.turn.events_max);
+    let mut events = db::inbox::pending(tx, page_id, Some(psid), limit).await?;
+    if i64::try_from(events.len()).unwrap_or(i64::MAX) < limit {
+        return Ok(events);
+    }
+    let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
+    let mids: Vec<String> = events.iter().filter_map(|event| event.mid.clone()).collect();
+    events.extend(db::inbox::corrections(tx, page_id, psid, &mids, &ids).await?);
+    Ok(events)
 }
 
 async fn one_turn(
@@ -227,7 +244,7 @@ async fn one_turn(
     let history = db::messages::history(&app.pool, conversation.id, &mids, app.settings.turn.history_max).await?;
     let input = TurnInput {
         turn_id: Uuid::now_v7(),
-        now: Utc::now(),
+        now: app.clock.now(),
         page,
         conversation: conversation.clone(),
         messages,
@@ -237,17 +254,16 @@ async fn one_turn(
     let committed = commit(app, &input, turn, &mids, &result, started).await?;
     if matches!(committed, Committed::Done) {
         let oldest = turn.iter().map(|event| event.event_at).min().unwrap_or(input.now);
-        note(&result, started, oldest);
+        note(&result, started, app.clock.now() - oldest);
         app.outbox.wake();
     }
     Ok(committed)
 }
 
-fn note(result: &TurnResult, started: Instant, oldest: DateTime<Utc>) {
+fn note(result: &TurnResult, started: Instant, waited: TimeDelta) {
     metrics::counter!("frontdesk_turns_total", "route" => result.route, "outcome" => result.outcome).increment(1);
     metrics::histogram!("frontdesk_turn_seconds").record(started.elapsed().as_secs_f64());
-    let waited = (Utc::now() - oldest).as_seconds_f64();
-    metrics::histogram!("frontdesk_inquiry_to_commit_seconds").record(waited.max(0.0));
+    metrics::histogram!("frontdesk_inquiry_to_commit_seconds").record(waited.as_seconds_f64().max(0.0));
 }
 
 /// Everything that the turn decided, in one transaction.
@@ -260,12 +276,7 @@ async fn commit(
     started: Instant,
 ) -> Result<Committed, TurnError> {
     let mut tx = app.pool.begin().await?;
-    let Some(now) = db::conversations::lock(&mut tx, input.conversation.id).await? else {
-        return Ok(Committed::LeaseLost);
-    };
-    if now.lease_token != input.conversation.lease_token {
-        return Ok(Committed::LeaseLost);
-    }
+    let Some(now) = lock_leased(&mut tx, &input.conversation).await? else { return Ok(Committed::LeaseLost) };
     if db::inbox::has_unseen_correction(&mut *tx, &now.page_id, &now.psid, mids).await? {
         return Ok(Committed::Redo);
     }
@@ -297,14 +308,16 @@ async fn commit(
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     let note = superseded.then_some("the conversation was taken over while the answer was drafted");
     db::inbox::mark_done(&mut *tx, &ids, Some(input.turn_id), note).await?;
+    fail_point::reach(Point::TurnWritten);
     tx.commit().await?;
+    fail_point::reach(Point::TurnCommitted);
     Ok(Committed::Done)
 }
 
 /// Replies, ticket and owner. A hand-over changes the owner first, so that the notice belongs to the new epoch.
 async fn effects(
     app: &App,
-    tx: &mut sqlx::PgConnection,
+    tx: &mut PgConnection,
     conversation: &Conversation,
     input: &TurnInput,
     result: &TurnResult,
@@ -334,6 +347,7 @@ async fn effects(
             page_id: &conversation.page_id,
             psid: &conversation.psid,
             turn_id: Some(input.turn_id),
+            reply_id: input.turn_id,
             epoch,
             agent: None,
             text,
@@ -346,21 +360,29 @@ async fn effects(
     Ok(())
 }
 
-/// Marks the turn's events as handled without an answer.
+/// Marks the turn's events as handled without an answer, unless another worker has the conversation by now.
 async fn leave(app: &App, conversation: &Conversation, turn: &[TurnEvent], why: &str) -> sqlx::Result<Committed> {
-    tracing::warn!(conversation = %conversation.id, page = conversation.page_id, why, "events are left unanswered");
+    let mut tx = app.pool.begin().await?;
+    if lock_leased(&mut tx, conversation).await?.is_none() {
+        return Ok(Committed::LeaseLost);
+    }
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
-    db::inbox::mark_done(&app.pool, &ids, None, Some(why)).await?;
+    db::inbox::mark_done(&mut *tx, &ids, None, Some(why)).await?;
+    tx.commit().await?;
+    tracing::warn!(conversation = %conversation.id, page = conversation.page_id, why, "events are left unanswered");
     Ok(Committed::Done)
+}
+
+/// Locks the conversation for a transaction and reads it as it stands now. `None`: the lease is another worker's by now.
+async fn lock_leased(tx: &mut PgConnection, leased: &Conversation) -> sqlx::Result<Option<Conversation>> {
+    let now = db::conversations::lock(tx, leased.id).await?;
+    Ok(now.filter(|now| now.lease_token == leased.lease_token))
 }
 
 /// A turn that keeps failing becomes a matter for a person.
 async fn give_up(app: &App, conversation: &Conversation, turn: &[TurnEvent], attempts: i32) -> sqlx::Result<Committed> {
     let mut tx = app.pool.begin().await?;
-    let Some(now) = db::conversations::lock(&mut tx, conversation.id).await? else { return Ok(Committed::LeaseLost) };
-    if now.lease_token != conversation.lease_token {
-        return Ok(Committed::LeaseLost);
-    }
+    let Some(now) = lock_leased(&mut tx, conversation).await? else { return Ok(Committed::LeaseLost) };
     let summary = format!("This inquiry could not be processed in {attempts} attempts. Please answer it by hand.");
     let ticket = NewTicket {
         conversation_id: now.id,

@@ -13,7 +13,16 @@ use crate::workspace::Workspace;
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
 /// The same packages and kinds of target as the tests, so that Cargo compiles each dependency once.
-const BUILD: &[&str] = &["build", "--workspace", "--locked", "--bins", "--tests"];
+pub const BUILD: &[&str] = &["build", "--workspace", "--locked", "--bins", "--tests"];
+
+/// What the tests find their ground by, beside the engines' addresses.
+pub fn environment(workspace: &Workspace, binaries: PathBuf) -> [(&'static str, PathBuf); 3] {
+    [
+        ("FRONTDESK_ENGINES_DIR", binaries),
+        ("FRONTDESK_COMPONENTS_DIR", components::policies_dir(workspace)),
+        ("FRONTDESK_GUESTS_DIR", components::guests_dir(workspace)),
+    ]
+}
 
 pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> Result<()> {
     let cargo = |arguments: &[&str]| progress::run(workspace.cargo().args(arguments));
@@ -32,11 +41,7 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
     let engines = progress.step("start the engines", "cargo xtask test", || {
         TestEngines::start(workspace, &frontdesk, &binaries, need, true)
     })?;
-    let environment: [(&str, PathBuf); 3] = [
-        ("FRONTDESK_ENGINES_DIR", binaries),
-        ("FRONTDESK_COMPONENTS_DIR", components::policies_dir(workspace)),
-        ("FRONTDESK_GUESTS_DIR", components::guests_dir(workspace)),
-    ];
+    let environment = environment(workspace, binaries);
     progress.step("tests", "cargo xtask test -- FILTER", || {
         let mut cargo = workspace.cargo();
         cargo.args(["test", "--workspace", "--locked"]).args(arguments);

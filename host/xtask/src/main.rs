@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `up` | the whole of Frontdesk on this machine, with a simulated Messenger in front of it |
 //! | `test` | every check, in the order in which they fail fastest; what CI runs |
+//! | `faults` | lets the host die at each of its fail points, and looks at what its successor makes of it |
+//! | `simulate` | hours of seeded traffic and trouble in seconds |
 //! | `bench` | the benchmark, on engines of its own |
 //! | `fetch` | Postgres with pgvector, and Valkey, into the cache |
 //! | `components` | the first-party policies, compiled to WASM components |
@@ -28,6 +30,7 @@ mod gate;
 mod http;
 mod process;
 mod progress;
+mod trial;
 mod up;
 mod workspace;
 
@@ -55,6 +58,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Let a real host die at each step's boundary in turn; its successor must finish everything, once.
+    Faults(trial::Faults),
+    /// Live through hours of seeded traffic and trouble in seconds; everything must add up afterwards.
+    Simulate(trial::Simulate),
     /// Measure acknowledgement, policies, turns and retrieval against bare floors.
     Bench {
         /// Passed to the benchmark.
@@ -93,6 +100,8 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Up(options) => up::run(&workspace, &progress, &options),
         Task::Test { arguments } => gate::run(&workspace, &progress, &arguments),
+        Task::Faults(options) => trial::faults(&workspace, &progress, &options),
+        Task::Simulate(options) => trial::simulate(&workspace, &progress, &options),
         Task::Bench { arguments } => bench::run(&workspace, &progress, &arguments),
         Task::Fetch => {
             let folder =

@@ -19,9 +19,10 @@ const SENDER_ACTIONS: [&str; 5] = ["MARK_SEEN", "TYPING_ON", "TYPING_OFF", "REAC
 
 pub(super) fn send(shared: &Arc<Shared>, request: &Request, page_id: &str) -> Answer {
     let body = &request.body;
-    let Some(psid) = body.pointer("/recipient/id").and_then(Value::as_str) else {
+    let Some(psid) = recipient(body) else {
         return Answer::refused(100, 0);
     };
+    let psid = psid.as_str();
     let Some(person) = shared.lock().look_up(psid) else {
         return Answer::refused(100, 2_018_001);
     };
@@ -61,11 +62,21 @@ pub(super) fn send(shared: &Arc<Shared>, request: &Request, page_id: &str) -> An
         messaging_type: body.get("messaging_type").and_then(Value::as_str).map(str::to_owned),
         tag: tag.map(str::to_owned),
         body: body.clone(),
-        at_ms: wire::now_ms(),
+        at_ms: shared.now_ms(),
     };
     let sent = shared.change(|state| state.take(sent));
     echo(shared, &sent, &our_app_id);
+    if sent.psid.starts_with(wire::USER_REF) {
+        return Answer::ok(json!({ "message_id": sent.message_id }));
+    }
     Answer::ok(json!({ "recipient_id": sent.psid, "message_id": sent.message_id }))
+}
+
+/// Whom a call names; a plugin's `user_ref` with [`wire::USER_REF`] before it.
+fn recipient(body: &Value) -> Option<String> {
+    let field = |name: &str| body.pointer(name).and_then(Value::as_str);
+    let user_ref = || field("/recipient/user_ref").map(|user_ref| format!("{}{user_ref}", wire::USER_REF));
+    field("/recipient/id").map(str::to_owned).or_else(user_ref)
 }
 
 fn check_message(body: &Value, message: &Value) -> Result<(), Answer> {

@@ -1,6 +1,7 @@
 //! What the platform remembers.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -15,6 +16,8 @@ const KEPT_MAX: usize = 200_000;
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// How far the platform's clock is ahead of the machine's.
+    ahead_ms: AtomicI64,
     version: watch::Sender<u64>,
 }
 
@@ -68,7 +71,7 @@ impl Shared {
             senders: HashMap::new(),
             seq: 0,
         };
-        let shared = Self { state: Mutex::new(state), version: watch::Sender::new(0) };
+        let shared = Self { state: Mutex::new(state), ahead_ms: AtomicI64::new(0), version: watch::Sender::new(0) };
         if let Some(callback) = callback {
             shared.set_callback(&callback)?;
         }
@@ -85,6 +88,15 @@ impl Shared {
         state.senders = senders;
         state.config.callback_url = Some(callback_url.to_owned());
         Ok(())
+    }
+
+    /// The platform's clock.
+    pub fn now_ms(&self) -> i64 {
+        wire::now_ms() + self.ahead_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn set_ahead_ms(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
     }
 
     /// A test that panics must not take the platform's other users with it.
@@ -129,7 +141,7 @@ impl State {
         }
     }
 
-    pub fn record_elsewhere(&mut self, page_id: &str, psid: &str, mid: &str, text: &str, is_inbox: bool) {
+    pub fn record_elsewhere(&mut self, page_id: &str, psid: &str, mid: &str, text: &str, is_inbox: bool, at_ms: i64) {
         self.seq += 1;
         let message = ThreadMessage {
             seq: self.seq,
@@ -138,7 +150,7 @@ impl State {
             is_from_inbox: is_inbox,
             text: text.to_owned(),
             metadata: None,
-            at_ms: wire::now_ms(),
+            at_ms,
         };
         self.push(page_id, psid, message);
         if !is_inbox {

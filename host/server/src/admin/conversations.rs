@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use chrono::Utc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -50,7 +49,7 @@ pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>
         "opened_by": conversation.window_opened_by,
         "opened_at": conversation.window_opened_at,
         "closes_at": conversation.window_closes_at,
-        "is_open": conversation.window_closes_at.is_some_and(|at| at > Utc::now()),
+        "is_open": conversation.window_closes_at.is_some_and(|at| at > app.clock.now()),
         "agent_may_write_until": handover::agent_may_write_until(&conversation),
     });
     Ok(Json(json!({

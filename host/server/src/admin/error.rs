@@ -101,7 +101,7 @@ impl AdminError {
                 | PolicyError::Stage { .. }
                 | PolicyError::NotStaged { .. }
                 | PolicyError::Unsettled { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
-                PolicyError::Store { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
+                PolicyError::Store { .. } | PolicyError::Silent { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
                 PolicyError::Engine { .. } | PolicyError::Interrupted { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "policies")
                 }

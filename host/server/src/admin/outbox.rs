@@ -12,6 +12,7 @@ use super::error::AdminError;
 use super::request::{self, Body, Id, Params};
 use crate::app::App;
 use crate::db;
+use crate::outbox::{self, SentRow};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,7 +50,7 @@ pub struct Settle {
     outcome: Outcome,
 }
 
-/// Settles a send in doubt by a person's word. `not-sent` gives it up together with the later parts of the same reply;
+/// Settles a send in doubt by a person's word. `sent` enters it in the transcript as any other; `not-sent` gives it up together with the later parts of the same reply;
 /// it is never sent again by itself, since by now the conversation may have moved on.
 pub async fn settle(
     State(app): State<Arc<App>>,
@@ -68,7 +69,9 @@ pub async fn settle(
     }
     match body.outcome {
         Outcome::Sent => {
-            db::outbox::mark_sent(&mut *tx, id, None).await?;
+            let sent = SentRow { id, conversation_id, author: &row.author, text: &row.text };
+            let sent_at = row.first_sent_at.unwrap_or(row.created_at);
+            outbox::write_sent(&mut tx, &sent, row.message_id.as_deref(), sent_at).await?;
         }
         Outcome::NotSent => {
             let error = format!("not sent, as {actor} found");

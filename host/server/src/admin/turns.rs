@@ -311,6 +311,7 @@ mod tests {
             message_id: Some("m_2".into()),
             error: None,
             created_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            first_sent_at: None,
             settled_at: None,
         }
     }

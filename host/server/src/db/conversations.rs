@@ -152,6 +152,20 @@ pub async fn set_owner(
     super::outbox::void_queued(tx, id, reason).await
 }
 
+/// Takes back what the machine has not sent yet, in a conversation that is a person's already: a new epoch, as with a change
+/// of owner, so that a send in doubt is not repeated either. Without anything unsent nothing changes.
+pub async fn silence_machine(tx: &mut PgConnection, id: Uuid, reason: &str) -> sqlx::Result<u64> {
+    sqlx::query(
+        "update conversations set epoch = epoch + 1
+         where id = $1 and exists (select 1 from outbox where conversation_id = $1 and author = 'bot'
+                                     and state in ('queued', 'sending', 'unknown'))",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .await?;
+    super::outbox::void_queued(tx, id, reason).await
+}
+
 /// Notes a word from a person, which restarts the quiet time.
 pub async fn touch_agent(db: impl PgExecutor<'_>, id: Uuid, at: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query("update conversations set last_agent_at = greatest(coalesce(last_agent_at, $2), $2) where id = $1")

@@ -89,6 +89,30 @@ pub async fn pending(
     sqlx::query_as(query).bind(page_id).bind(psid).bind(limit).fetch_all(db).await
 }
 
+/// Unread edits and unsends of these messages that are not among the events with these ids, oldest first. Their number is
+/// bounded by Meta: at most five edits and one unsend of a message.
+pub async fn corrections(
+    db: &mut PgConnection,
+    page_id: &str,
+    psid: &str,
+    mids: &[String],
+    except: &[i64],
+) -> sqlx::Result<Vec<StoredEvent>> {
+    sqlx::query_as(
+        "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, attempts,
+                coalesce(not_before > now(), false) as is_postponed
+         from inbox where state = 'pending' and page_id = $1 and psid = $2 and channel = 'messaging'
+           and kind in ('edit', 'unsend') and mid = any($3) and not (id = any($4))
+         order by coalesce(event_at, received_at), id",
+    )
+    .bind(page_id)
+    .bind(psid)
+    .bind(mids)
+    .bind(except)
+    .fetch_all(db)
+    .await
+}
+
 /// Whether anything is unread and due.
 pub async fn has_pending(pool: &PgPool, page_id: &str, psid: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar(

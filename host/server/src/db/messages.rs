@@ -59,6 +59,25 @@ pub async fn insert(db: impl PgExecutor<'_>, message: &NewMessage<'_>) -> sqlx::
     .await
 }
 
+/// The id that a sent row has in the transcript as long as Meta's is not known.
+pub fn mid_of_row(outbox_id: Uuid) -> String {
+    format!("outbox-{outbox_id}")
+}
+
+/// Gives a sent row's message Meta's id, once that is known; unless the echo was faster and has brought the message itself.
+pub async fn learn_mid(db: impl PgExecutor<'_>, conversation_id: Uuid, outbox_id: Uuid, mid: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "update messages set mid = $3 where conversation_id = $1 and mid = $2
+           and not exists (select 1 from messages known where known.conversation_id = $1 and known.mid = $3)",
+    )
+    .bind(conversation_id)
+    .bind(mid_of_row(outbox_id))
+    .bind(mid)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Changes the text of an edited message. An edit that overtook its message stores the message with the new text.
 pub async fn edit(
     db: impl PgExecutor<'_>,

@@ -14,6 +14,8 @@ pub struct NewRow<'a> {
     pub page_id: &'a str,
     pub psid: &'a str,
     pub turn_id: Option<Uuid>,
+    /// What this row is a part of: the turn's answer, or one request of a person.
+    pub reply_id: Uuid,
     pub epoch: i64,
     /// `None`: the machine speaks.
     pub agent: Option<&'a str>,
@@ -65,17 +67,18 @@ pub struct Row {
     pub attempts: i32,
     pub message_id: Option<String>,
     pub error: Option<String>,
+    pub first_sent_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub settled_at: Option<DateTime<Utc>>,
 }
 
 const ROW_COLUMNS: &str = "id, conversation_id, page_id, turn_id, author, agent, text, state, attempts, message_id, \
-    error, created_at, settled_at";
+    error, first_sent_at, created_at, settled_at";
 
 pub async fn insert(db: impl PgExecutor<'_>, row: &NewRow<'_>) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into outbox (id, conversation_id, page_id, psid, turn_id, epoch, author, agent, text)
-         values ($1, $2, $3, $4, $5, $6, case when $7::text is null then 'bot' else 'agent' end, $7, $8)",
+        "insert into outbox (id, conversation_id, page_id, psid, turn_id, epoch, author, agent, text, reply_id)
+         values ($1, $2, $3, $4, $5, $6, case when $7::text is null then 'bot' else 'agent' end, $7, $8, $9)",
     )
     .bind(row.id)
     .bind(row.conversation_id)
@@ -85,6 +88,7 @@ pub async fn insert(db: impl PgExecutor<'_>, row: &NewRow<'_>) -> sqlx::Result<(
     .bind(row.epoch)
     .bind(row.agent)
     .bind(row.text)
+    .bind(row.reply_id)
     .execute(db)
     .await?;
     Ok(())
@@ -94,7 +98,8 @@ pub async fn insert(db: impl PgExecutor<'_>, row: &NewRow<'_>) -> sqlx::Result<(
 ///
 /// A bot row is only claimed while the conversation is the machine's under the row's epoch, its window is open, its Page
 /// may send, and no echo of a person's message waits in the inbox. An agent's row needs a Page that may send, and does not
-/// wait for the machine's sends in doubt. A row that was tried before waits until all echoes are read: one may be its own.
+/// wait for other replies' sends in doubt, only for those of its own reply: its parts stay in order. A row that was tried
+/// before waits until all echoes are read: one may be its own.
 pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64) -> sqlx::Result<Vec<Claimed>> {
     sqlx::query_as(
         "with due as (
@@ -111,7 +116,8 @@ pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64) -> sqlx::Result<
              and (o.attempts = 0 or not exists (select 1 from inbox i where i.state = 'pending' and i.page_id = o.page_id
                                                   and i.psid = o.psid and i.kind = 'echo'))
              and not exists (select 1 from outbox e where e.conversation_id = o.conversation_id and e.seq < o.seq
-                               and (e.state in ('queued', 'sending') or (e.state = 'unknown' and o.author = 'bot')))
+                               and (e.state in ('queued', 'sending')
+                                    or (e.state = 'unknown' and (o.author = 'bot' or e.reply_id = o.reply_id))))
            order by o.not_before, o.seq
            limit $2
            for update of o skip locked for share of c skip locked)
@@ -179,7 +185,7 @@ pub async fn mark_sent(db: impl PgExecutor<'_>, id: Uuid, message_id: Option<&st
                 message_id = case when exists (select 1 from outbox x where x.page_id = o.page_id and x.message_id = $2
                                                  and x.id <> o.id)
                                   then o.message_id else coalesce($2, o.message_id) end
-         where o.id = $1 and o.state <> 'sent'",
+         where o.id = $1 and (o.state <> 'sent' or (o.message_id is null and $2::text is not null))",
     )
     .bind(id)
     .bind(message_id)
@@ -253,12 +259,13 @@ pub async fn note_absent(
     Ok(sure.unwrap_or(false))
 }
 
-/// Everything still open after a failed part of a conversation's reply: an answer with a hole in it is not sent on.
+/// Everything still open after a failed part of a reply, the machine's or a person's: an answer with a hole in it is not
+/// sent on. Other replies of the conversation go their own way.
 pub async fn fail_following(db: impl PgExecutor<'_>, failed: Uuid, error: &str) -> sqlx::Result<u64> {
     let done = sqlx::query(
         "update outbox o set state = 'failed', settled_at = now(), error = $2
          from outbox f where f.id = $1 and o.conversation_id = f.conversation_id and o.seq > f.seq
-           and o.turn_id is not distinct from f.turn_id and o.turn_id is not null and o.state = 'queued'",
+           and o.reply_id = f.reply_id and o.state = 'queued'",
     )
     .bind(failed)
     .bind(error)

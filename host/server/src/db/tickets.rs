@@ -5,6 +5,11 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
+/// Matters kept of one ticket.
+const MATTERS_MAX: i32 = 50;
+/// What stands in place of a matter whose message the customer withdrew.
+const WITHDRAWN: &str = "The customer withdrew the message.";
+
 #[derive(Debug, Clone)]
 pub struct NewTicket<'a> {
     pub conversation_id: Uuid,
@@ -28,25 +33,35 @@ pub struct Ticket {
     pub summary: String,
     pub tags: Vec<String>,
     pub transcript: Value,
+    /// What there is to do, oldest first: `at`, `turn_id`, `priority`, `reason`, `summary`, `tags`. The latest
+    /// [`MATTERS_MAX`] are kept; `priority` above is the highest of all, `reason` and `summary` are the newest's.
+    pub matters: Value,
     pub repeats: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub resolved_at: Option<DateTime<Utc>>,
 }
 
-/// Opens a ticket with the transcript as it stands, or adds to the open one: one open matter per conversation. The CRM
-/// is told in the same transaction when `notify` is set.
+/// Opens a ticket with the transcript as it stands, or adds a matter to the open one: one open ticket per conversation. The
+/// CRM is told in the same transaction when `notify` is set.
 pub async fn open(tx: &mut PgConnection, ticket: &NewTicket<'_>, notify: bool) -> sqlx::Result<Uuid> {
     let (id, repeated): (Uuid, bool) = sqlx::query_as(
-        "insert into tickets as t (conversation_id, page_id, turn_id, priority, reason, summary, tags, transcript)
-         select $1, $2, $3, $4, $5, $6, $7, coalesce((
+        "insert into tickets as t (conversation_id, page_id, turn_id, priority, reason, summary, tags, matters, transcript)
+         select $1, $2, $3, $4, $5, $6, $7,
+           jsonb_build_array(jsonb_build_object('at', now(), 'turn_id', $3::uuid, 'priority', $4::text, 'reason', $5::text,
+                                                'summary', $6::text, 'tags', $7::text[])),
+           coalesce((
              select jsonb_agg(jsonb_build_object('mid', m.mid, 'author', m.author, 'text', m.text,
                                                  'attachments', m.attachments, 'sent_at', m.sent_at)
                               order by m.sent_at, m.id)
              from (select * from messages where conversation_id = $1 and deleted_at is null
                    order by sent_at desc, id desc limit 200) m), '[]'::jsonb)
          on conflict (conversation_id) where state = 'open' do update set
-           repeats = t.repeats + 1, updated_at = now(), summary = excluded.summary, transcript = excluded.transcript,
+           repeats = t.repeats + 1, updated_at = now(), reason = excluded.reason, summary = excluded.summary,
+           transcript = excluded.transcript,
+           matters = (select jsonb_agg(matter order by place)
+                      from jsonb_array_elements(t.matters || excluded.matters) with ordinality as every (matter, place)
+                      where place > jsonb_array_length(t.matters) + 1 - $8),
            priority = case when array_position(array['low','normal','high','urgent'], excluded.priority)
                              > array_position(array['low','normal','high','urgent'], t.priority)
                            then excluded.priority else t.priority end,
@@ -60,6 +75,7 @@ pub async fn open(tx: &mut PgConnection, ticket: &NewTicket<'_>, notify: bool) -
     .bind(ticket.reason)
     .bind(ticket.summary)
     .bind(ticket.tags)
+    .bind(MATTERS_MAX)
     .fetch_one(&mut *tx)
     .await?;
     if notify {
@@ -304,15 +320,22 @@ pub async fn refresh_transcript(db: impl PgExecutor<'_>, conversation_id: Uuid) 
     Ok(())
 }
 
-/// Erases a withdrawn message from the summaries of tickets that its turn opened.
+/// Erases a withdrawn message from the summaries of the matters that its turn brought up.
 pub async fn erase_summary(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<()> {
     sqlx::query(
-        "update tickets set summary = 'The customer withdrew the message.', updated_at = now()
-         where conversation_id = $1
-           and turn_id = (select turn_id from messages where conversation_id = $1 and mid = $2)",
+        "update tickets t set updated_at = now(),
+           summary = case when t.matters -> -1 ->> 'turn_id' = withdrawn.turn_id::text then $3 else t.summary end,
+           matters = (select jsonb_agg(case when matter ->> 'turn_id' = withdrawn.turn_id::text
+                                            then matter || jsonb_build_object('summary', $3::text) else matter end
+                                       order by place)
+                      from jsonb_array_elements(t.matters) with ordinality as every (matter, place))
+         from (select turn_id from messages where conversation_id = $1 and mid = $2 and turn_id is not null) withdrawn
+         where t.conversation_id = $1
+           and t.matters @> jsonb_build_array(jsonb_build_object('turn_id', withdrawn.turn_id))",
     )
     .bind(conversation_id)
     .bind(mid)
+    .bind(WITHDRAWN)
     .execute(db)
     .await?;
     Ok(())

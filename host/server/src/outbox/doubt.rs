@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use frontdesk_messenger::Psid;
+use frontdesk_messenger::Recipient;
 use tokio_util::sync::CancellationToken;
 
 use super::{SentRow, confirm, describe, open_delivery_ticket};
 use crate::app::App;
 use crate::db;
 use crate::db::outbox::InDoubt;
+use crate::fail_point::{self, Point};
 use crate::settings::ms;
 
 /// A look-up of a send in doubt is repeated after this long.
@@ -34,10 +35,14 @@ pub(super) async fn run(app: Arc<App>, stop: CancellationToken) {
             db::outbox::doubt_stale(&app.pool, stale_ms).await?;
             db::outbox::take_in_doubt(&app.pool, grace_ms, LOOK_AGAIN_MS, LOOK_UPS_MAX).await
         };
-        match doubted.await {
+        match db::in_time(doubted).await {
             Ok(rows) => {
                 for row in rows {
-                    look_up(&app, &row).await;
+                    // Nothing is half done when it is dropped: what it settles, it settles in one transaction at its end.
+                    let limit = ms(app.settings.graph.timeout_ms) + 2 * db::ANSWER_MAX;
+                    if tokio::time::timeout(limit, look_up(&app, &row)).await.is_err() {
+                        tracing::error!(outbox = %row.id, "the look-up of a send in doubt did not end in time");
+                    }
                 }
             }
             Err(error) => tracing::error!(%error, "sends in doubt could not be read"),
@@ -46,6 +51,7 @@ pub(super) async fn run(app: Arc<App>, stop: CancellationToken) {
 }
 
 async fn look_up(app: &App, row: &InDoubt) {
+    fail_point::reach(Point::DoubtTaken);
     let seen = match find_in_conversation(app, row).await {
         Ok(seen) => seen,
         Err(reason) => {
@@ -54,6 +60,7 @@ async fn look_up(app: &App, row: &InDoubt) {
             return;
         }
     };
+    fail_point::reach(Point::DoubtLookedUp);
     if seen.is_none() {
         // Meta's record may lag behind its acceptance: only absence that lasts counts.
         let grace_ms = i64::try_from(app.settings.outbox.echo_grace_ms).unwrap_or(i64::MAX);
@@ -92,7 +99,10 @@ async fn look_up(app: &App, row: &InDoubt) {
 /// Meta's own record: the message's id when it is there, `None` when it surely is not, an error when nobody can say.
 async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>, String> {
     let page = app.outbox.page(&row.page_id).ok_or("this Page has no access token here")?;
-    let reply = app.outbox.graph.conversation(page, &Psid::new(row.psid.clone()), LOOK_THROUGH_MAX).await;
+    let Recipient::Psid(psid) = Recipient::of_person(&row.psid) else {
+        return Err("a person known by user_ref alone cannot be looked up".into());
+    };
+    let reply = app.outbox.graph.conversation(page, &psid, LOOK_THROUGH_MAX).await;
     let conversation = reply.result.map_err(|failure| {
         format!("the Conversations API did not help ({}): {}", failure.name(), describe(&reply.trace))
     })?;

@@ -50,6 +50,8 @@ pub enum PolicyError {
         #[from]
         source: sqlx::Error,
     },
+    #[error("the database gave no answer within {waited_s} s")]
+    Silent { waited_s: u64 },
     #[error("staging was interrupted: {source}")]
     Interrupted {
         #[from]
@@ -60,7 +62,7 @@ pub enum PolicyError {
 impl PolicyError {
     /// Whether trying again without a change may succeed.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Store { .. } | Self::Interrupted { .. } | Self::Unsettled { .. })
+        matches!(self, Self::Store { .. } | Self::Silent { .. } | Self::Interrupted { .. } | Self::Unsettled { .. })
     }
 
     /// The whole chain of causes in one line.

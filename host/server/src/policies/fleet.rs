@@ -20,6 +20,8 @@ use crate::settings::{PolicySettings, ms};
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A replica says what it runs at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A connection that heard nothing for so long is replaced.
+const LISTEN_MAX: Duration = Duration::from_secs(300);
 /// Pause before a broken connection for notifications is made again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 
@@ -81,7 +83,7 @@ impl Policies {
             }
         }
         // Who stops in good order leaves nothing behind.
-        let _ = db::replicas::forget(&self.inner.pool, Some(&self.inner.replica)).await;
+        let _ = db::in_time(db::replicas::forget(&self.inner.pool, Some(&self.inner.replica))).await;
     }
 
     /// Hears of changes by `LISTEN`, on a connection of its own: one that listens can do nothing else.
@@ -108,20 +110,24 @@ impl Policies {
         loop {
             // What was announced while nobody listened is found by looking.
             self.inner.changed.notify_one();
-            listener.recv().await?;
+            // A connection that died without a word is found by making another.
+            match tokio::time::timeout(LISTEN_MAX, listener.recv()).await {
+                Ok(heard) => drop(heard?),
+                Err(_) => return Ok(()),
+            }
         }
     }
 
     /// Moves a canary to its next step when the clock of the database says so; of all replicas, one does it.
     async fn advance(&self, chain: &str) {
-        let row = match db::rollouts::get(&self.inner.pool, chain).await {
+        let row = match db::in_time(db::rollouts::get(&self.inner.pool, chain)).await {
             Ok(Some(row)) if row.canary.is_some() && row.canary_steps.as_array().is_some_and(|it| !it.is_empty()) => {
                 row
             }
             _ => return,
         };
         let by = By { actor: "clock", reason: "the canary's time has come", forced: false };
-        match self.change_row(chain, &by, "policy.step", &Move::Advance).await {
+        match db::in_time(self.change_row(chain, &by, "policy.step", &Move::Advance)).await {
             Ok(db::rollouts::Changed::Done(after)) if after.generation > row.generation => {
                 let active = after.active.as_deref().unwrap_or_default();
                 let (percent, active) = (f64::from(after.canary_share_bp) / 100.0, super::rollout::short(active));
@@ -139,14 +145,14 @@ impl Policies {
             return;
         }
         for report in &reports {
-            let stored =
-                db::replicas::report(&self.inner.pool, &self.inner.replica, env!("CARGO_PKG_VERSION"), report).await;
-            if let Err(error) = stored {
+            let (pool, version) = (&self.inner.pool, env!("CARGO_PKG_VERSION"));
+            let stored = db::replicas::report(pool, &self.inner.replica, version, report);
+            if let Err(error) = db::in_time(stored).await {
                 tracing::debug!(%error, "the fleet is not told what runs here");
                 return;
             }
         }
-        let _ = db::replicas::forget(&self.inner.pool, None).await;
+        let _ = db::in_time(db::replicas::forget(&self.inner.pool, None)).await;
         *told = Some((Instant::now(), reports));
     }
 

@@ -23,6 +23,8 @@ use crate::db;
 
 /// Two readings of a folder must agree over this time.
 const SETTLE: Duration = Duration::from_millis(60);
+/// Longest time for a publication: the gate alone may be allowed ten minutes.
+const PUBLISH_MAX: Duration = Duration::from_secs(900);
 /// A folder that keeps changing is looked at again after so many readings.
 const SETTLE_READINGS_MAX: usize = 50;
 
@@ -61,7 +63,7 @@ impl Policies {
             Err(error) => return self.refuse_folder(chain, None, &error).await,
         };
         let mut times = Times { read_ms: started.elapsed().as_millis(), ..Times::default() };
-        let content = match self.weigh(chain, &hash).await {
+        let content = match db::in_time(self.weigh(chain, &hash)).await {
             Ok(content) => content,
             Err(error) => {
                 tracing::warn!(%error, chain, "the folder waits: the database does not say what was published");
@@ -120,7 +122,9 @@ impl Policies {
         let replica = self.inner.replica.clone();
         let by = By { actor: &replica, reason: "the folder changed", forced: false };
         let folder = Some(FromFolder { content_sha256: hash });
-        self.take(chain, bundle, None, by, folder, times).await.map(|moved| moved.revision)
+        let taken = tokio::time::timeout(PUBLISH_MAX, self.take(chain, bundle, None, by, folder, times)).await;
+        let moved = taken.map_err(|_| PolicyError::Silent { waited_s: PUBLISH_MAX.as_secs() })??;
+        Ok(moved.revision)
     }
 
     fn seen(&self, chain: &str) -> Option<String> {

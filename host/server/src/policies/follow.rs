@@ -12,6 +12,8 @@ use super::{Policies, PolicyError, Serving, bundle};
 use crate::db;
 use crate::db::rollouts::Rollout;
 
+/// Longest wait for a stored revision with its components.
+const RESTORE_MAX: Duration = Duration::from_secs(60);
 /// A revision that could not be staged here is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -20,11 +22,11 @@ impl Policies {
     pub(super) async fn follow(&self, chain: &str) {
         let Ok(turnstile) = self.turnstile(chain) else { return };
         let _turn = turnstile.lock().await;
-        let row = match self.flush_trips(chain).await {
-            Ok(()) => db::rollouts::get(&self.inner.pool, chain).await,
-            Err(error) => Err(error),
+        let row = async {
+            self.flush_trips(chain).await?;
+            db::rollouts::get(&self.inner.pool, chain).await
         };
-        match row {
+        match db::in_time(row).await {
             Ok(Some(row)) => self.install(chain, &row, None).await,
             Ok(None) => {}
             Err(error) => self.set_problem(chain, Some(format!("the chain's row cannot be read: {error}"))),
@@ -135,7 +137,8 @@ impl Policies {
 
     /// Stages a revision from what is stored.
     async fn stage_stored(&self, chain: &str, revision: &str) -> Result<Arc<Revision>, PolicyError> {
-        let bundle = bundle::restore(&self.inner.pool, chain, revision).await?;
+        let restored = tokio::time::timeout(RESTORE_MAX, bundle::restore(&self.inner.pool, chain, revision)).await;
+        let bundle = restored.map_err(|_| PolicyError::Silent { waited_s: RESTORE_MAX.as_secs() })??;
         let staged = self.stage(bundle).await?;
         if staged.id().as_str() != revision {
             // Another version of the host may read the same files in another way.

@@ -1,0 +1,122 @@
+//! Who asks, and what becomes of it in odd cases: people whom only a plugin knows, corrections far behind their question, and a
+//! second matter while the first waits for a person.
+
+use frontdesk_testkit::{Outcome, wire};
+use serde_json::{Value, json};
+
+use crate::host::{ANSWER, Host, PAGE, QUESTION};
+
+#[tokio::test]
+async fn a_person_whom_only_a_plugin_knows_is_answered_by_their_user_ref() {
+    let host = Host::start().await;
+    host.teach_answer().await;
+    let guest = format!("{}guest-7_A", wire::USER_REF);
+    host.graph.record_inbound(PAGE, &guest, "m_guest", QUESTION);
+    assert_eq!(host.meta.from_person(&guest, wire::postback("m_guest", QUESTION, "ASK")).await.unwrap(), 200);
+    host.drained().await;
+    let sent = host.graph.sends_to(&guest);
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert!(sent[0].text.contains(ANSWER), "{}", sent[0].text);
+    assert_eq!(sent[0].body["recipient"], json!({ "user_ref": "guest-7_A" }));
+    assert_eq!(host.outbox(&guest).await[0].0, "sent");
+
+    // An opt-in asks nothing: it is kept with the person, and nobody is bothered.
+    let other = format!("{}guest-8", wire::USER_REF);
+    let piece = json!({ "recipient": { "id": PAGE }, "timestamp": wire::now_ms(),
+                        "optin": { "ref": "checkout", "user_ref": "guest-8" } });
+    assert_eq!(host.meta.post(&wire::body(PAGE, wire::now_ms(), vec![piece])).await.unwrap(), 200);
+    host.drained().await;
+    assert_eq!(host.got(&other), [""; 0]);
+    assert_eq!(host.owner(&other).await, "bot", "there is a conversation to look at");
+
+    // What Meta refuses for such a person becomes a person's matter.
+    let third = format!("{}guest-9", wire::USER_REF);
+    host.graph.script(Outcome::error(100, 2_018_001));
+    assert_eq!(host.meta.from_person(&third, wire::postback("m_third", QUESTION, "ASK")).await.unwrap(), 200);
+    host.drained().await;
+    assert_eq!(host.got(&third), [""; 0]);
+    assert_eq!(host.tickets(&third).await, ["delivery-failed"]);
+}
+
+#[tokio::test]
+async fn corrections_count_however_many_events_wait_before_them() {
+    let works = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let role = std::sync::Arc::clone(&works);
+    let host = Host::start_with(move |plan| {
+        plan.roles.work = role.load(std::sync::atomic::Ordering::SeqCst);
+        plan.settings.turn.events_max = 3;
+    })
+    .await;
+    host.teach_answer().await;
+    let start_ms = wire::now_ms() - 60_000;
+    let post = async |psid: &str, after_ms: i64, fields: Value| {
+        let piece = wire::from_person(PAGE, psid, start_ms + after_ms, fields);
+        assert_eq!(host.meta.post(&wire::body(PAGE, start_ms, vec![piece])).await.unwrap(), 200);
+    };
+    // Two conversations: the first question is edited in one and withdrawn in the other, ten messages later.
+    for psid in ["3101", "3102"] {
+        post(psid, 0, wire::text(&format!("m_{psid}_first"), "What does the secret-word cost?")).await;
+        for at in 1..10 {
+            post(psid, at, wire::text(&format!("m_{psid}_{at}"), "Thank you!")).await;
+        }
+    }
+    post("3101", 20, wire::edit("m_3101_first", QUESTION, 1)).await;
+    post("3102", 20, wire::unsend("m_3102_first")).await;
+    works.store(true, std::sync::atomic::Ordering::SeqCst);
+    let host = host.restart().await;
+    host.drained().await;
+
+    assert!(host.got("3101")[0].contains(ANSWER), "the edited words are answered: {:?}", host.got("3101"));
+    assert!(host.got("3102").iter().all(|text| !text.contains(ANSWER)), "{:?}", host.got("3102"));
+    let mut decided: Vec<String> =
+        sqlx::query_scalar("select record::text from decisions").fetch_all(host.pool()).await.unwrap();
+    decided.extend(sqlx::query_scalar::<_, String>("select text from messages").fetch_all(host.pool()).await.unwrap());
+    assert!(decided.iter().all(|text| !text.contains("secret-word")), "the first words are nowhere");
+    let attempts = host.count("select coalesce(max(attempts), 0)::bigint from inbox").await;
+    assert!(attempts <= 1, "a correction is no failed attempt: {attempts}");
+}
+
+#[tokio::test]
+async fn a_second_matter_is_added_to_the_open_ticket_and_told_to_the_crm() {
+    let host = Host::start_with(|plan| plan.settings.tickets.webhook_url = "http://127.0.0.1:9/tickets".into()).await;
+    host.teach_answer().await;
+    // A send that is refused for good leaves the conversation with the machine and a ticket for people.
+    host.graph.script(Outcome::error(551, 0));
+    let first = host.ask("3201", QUESTION).await;
+    host.drained().await;
+    assert_eq!(host.tickets("3201").await, ["delivery-failed"]);
+    let second = host.ask("3201", "I want to talk to a real person please").await;
+    host.drained().await;
+
+    let open: Vec<Value> = sqlx::query_scalar(
+        "select to_jsonb(t) from tickets t join conversations c on c.id = t.conversation_id where c.psid = '3201'",
+    )
+    .fetch_all(host.pool())
+    .await
+    .unwrap();
+    assert_eq!(open.len(), 1, "one ticket per conversation: {open:?}");
+    let ticket = &open[0];
+    let reasons: Vec<&str> =
+        ticket["matters"].as_array().unwrap().iter().map(|matter| matter["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons.len(), 2, "{ticket}");
+    assert_eq!(reasons[0], "delivery-failed");
+    assert_eq!(ticket["reason"], reasons[1], "lists show the newest");
+    assert_ne!(reasons[1], "delivery-failed");
+    assert_eq!(ticket["priority"], "high", "the highest of both");
+    assert_eq!(ticket["repeats"], 1);
+    let mids: Vec<&str> =
+        ticket["transcript"].as_array().unwrap().iter().map(|message| message["mid"].as_str().unwrap()).collect();
+    assert!(mids.contains(&first.as_str()) && mids.contains(&second.as_str()), "{mids:?}");
+    let told: Vec<String> =
+        sqlx::query_scalar("select event from ticket_deliveries order by id").fetch_all(host.pool()).await.unwrap();
+    assert_eq!(told, ["ticket.opened", "ticket.repeated"]);
+
+    // What the customer withdraws goes from its matter alone.
+    assert_eq!(host.meta.from_person("3201", wire::unsend(&second)).await.unwrap(), 200);
+    host.drained().await;
+    let matters: Value = sqlx::query_scalar("select matters from tickets").fetch_one(host.pool()).await.unwrap();
+    assert_eq!(matters[1]["summary"], "The customer withdrew the message.", "{matters}");
+    assert_ne!(matters[0]["summary"], matters[1]["summary"], "{matters}");
+    let (_, shown) = host.admin("GET", &format!("/admin/tickets/{}", ticket["id"].as_str().unwrap()), None).await;
+    assert_eq!(shown["ticket"]["matters"].as_array().map(Vec::len), Some(2), "{shown}");
+}
