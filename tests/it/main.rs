@@ -24,6 +24,7 @@ mod delivery;
 mod embedded;
 mod events;
 mod faults;
+mod fleet;
 mod inquiries;
 mod knowledge;
 mod local_model;

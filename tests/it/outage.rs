@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-use crate::host::{ANSWER, Host, PAGE, PATIENCE, QUESTION, shipped_policies};
+use crate::fleet::{copy_folder, own_policies, replace};
+use crate::host::{ANSWER, Host, PAGE, PATIENCE, QUESTION};
 
 // ---- Redis ----
 
@@ -409,35 +410,6 @@ async fn what_was_acknowledged_between_broken_connections_is_stored_and_answered
 
 // ---- policies ----
 
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-/// A copy of the shipped policies that a test may change.
-fn own_policies() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for part in ["default", "components"] {
-        copy_folder(&shipped_policies().join(part), &folder.path().join(part));
-    }
-    folder
-}
-
-/// Replaces a file as a whole, as a deployment does.
-fn replace(path: &Path, content: &[u8]) {
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, content).unwrap();
-    std::fs::rename(&fresh, path).unwrap();
-}
-
 async fn host_on(policies: &Path) -> Host {
     let dir = policies.to_owned();
     let host = Host::start_with(move |plan| {
@@ -546,11 +518,12 @@ async fn a_changed_component_serves_without_a_restart_and_a_broken_one_never() {
 
     // Settings alone are enough for a new revision, and its words are the ones that are sent.
     let text = String::from_utf8(good_settings).unwrap();
-    let reworded = text.replace("You are chatting with the automated assistant", "You are writing to the robot");
+    let reworded =
+        text.replace("You are chatting with the automated assistant", "You are writing to the automated assistant");
     assert_ne!(reworded, text);
     replace(&settings, reworded.as_bytes());
     host.until("the settings serve", async || chain(&host).await["revision"] != second).await;
     host.ask("1620", QUESTION).await;
     host.drained().await;
-    assert!(host.got("1620")[0].contains("You are writing to the robot"), "{:?}", host.got("1620"));
+    assert!(host.got("1620")[0].contains("You are writing to the automated assistant"), "{:?}", host.got("1620"));
 }

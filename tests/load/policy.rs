@@ -75,7 +75,7 @@ fn read_bundle() -> Result<Bundle> {
         let bytes = read(&wanted.path)?;
         files.insert(wanted.path, bytes);
     }
-    Ok(Bundle { chain_toml, files })
+    Ok(Bundle { chain_toml, files, ..Bundle::default() })
 }
 
 /// The components as the engine runs them, on the bare runtime, in the order of [`HOOKS`].

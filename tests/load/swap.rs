@@ -91,7 +91,7 @@ impl Copy {
         let shipped = ground::policies()?;
         let copy =
             Self { folder: std::env::temp_dir().join(format!("frontdesk-bench-policies-{}", std::process::id())) };
-        for folder in [CHAIN, "components"] {
+        for folder in [CHAIN, "default/cases", "components"] {
             let to = copy.folder.join(folder);
             std::fs::create_dir_all(&to)?;
             for entry in std::fs::read_dir(shipped.join(folder))? {

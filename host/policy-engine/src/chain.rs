@@ -14,7 +14,8 @@
 //! [policy.grants]                          # optional; nothing is granted by default
 //! knowledge = false
 //!
-//! [gate]                                   # optional: thresholds, read by whoever activates revisions
+//! [gate]                                   # optional: what must hold before it serves; see [`crate::gate`]
+//! [rollout]                                # optional: what a changed folder does; see [`crate::rollout`]
 //! ```
 //!
 //! Parsing does no I/O. [`ChainSpec::wanted_files`] says which files to read; a [`Bundle`] carries them to
@@ -25,9 +26,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::gate::GateSpec;
 use crate::hook::{FaultAction, Hook};
 use crate::limits::Limits;
 use crate::load::Grants;
+use crate::rollout::{RawRollout, RolloutSpec};
 
 /// The version of the file format.
 pub const CHAIN_VERSION: u32 = 1;
@@ -43,6 +46,9 @@ pub struct Bundle {
     pub chain_toml: String,
     /// Contents by the name that [`WantedFile::path`] gives, word for word.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// The chain's golden cases, by their path in its folder. Staging does not look at them, and they are no part of the
+    /// revision's id: they say what the chain should do, not what it does.
+    pub cases: BTreeMap<String, String>,
 }
 
 /// A file that a chain wants.
@@ -70,8 +76,10 @@ pub struct ChainSpec {
     pub description: Option<String>,
     /// Its policies in the order in which a turn meets them: classify, tone, filters as written, escalate.
     pub policies: Vec<PolicySpec>,
-    /// The `[gate]` table as JSON; its meaning is not this crate's.
-    pub gate: Option<Value>,
+    /// What must hold before it serves.
+    pub gate: GateSpec,
+    /// What a changed folder does.
+    pub rollout: RolloutSpec,
 }
 
 /// One `[[policy]]`.
@@ -157,6 +165,16 @@ pub enum ChainError {
         /// How many there must be.
         expected: &'static str,
     },
+    /// A field of `[gate]` or `[rollout]` with a value that makes no sense.
+    #[error("chain.toml, [{table}], {field}: {problem}")]
+    Table {
+        /// The table.
+        table: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What was found, and what is expected.
+        problem: String,
+    },
     /// A field with a value that makes no sense.
     #[error("chain.toml, policy {number} (hook `{hook}`), {field}: {problem}")]
     Field {
@@ -178,7 +196,9 @@ struct RawChain {
     description: Option<String>,
     #[serde(default)]
     policy: Vec<RawPolicy>,
-    gate: Option<toml::Table>,
+    #[serde(default)]
+    gate: GateSpec,
+    rollout: Option<RawRollout>,
 }
 
 #[derive(Deserialize)]
@@ -222,8 +242,9 @@ impl ChainSpec {
         if raw.version != CHAIN_VERSION {
             return Err(ChainError::Version { found: raw.version });
         }
-        let gate = raw.gate.map(|gate| json_table(&gate)).transpose();
-        let gate = gate.map_err(|problem| ChainError::Syntax { reason: format!("[gate]: {problem}") })?;
+        let table = |table| move |(field, problem)| ChainError::Table { table, field, problem };
+        raw.gate.check().map_err(table("gate"))?;
+        let rollout = raw.rollout.map(RawRollout::checked).transpose().map_err(table("rollout"))?.unwrap_or_default();
         let mut policies = Vec::with_capacity(raw.policy.len());
         for (i, policy) in raw.policy.into_iter().enumerate() {
             policies.push(policy.checked(i + 1)?);
@@ -240,7 +261,7 @@ impl ChainSpec {
         }
         // Stable: filters keep the order of the file.
         policies.sort_by_key(|policy| policy.hook);
-        Ok(Self { description: raw.description, policies, gate })
+        Ok(Self { description: raw.description, policies, gate: raw.gate, rollout })
     }
 
     /// The files that staging needs, each once, sorted.

@@ -15,12 +15,16 @@
 //! - [`fault`]: what comes back.
 //! - [`assembly`]: what a turn makes of its verdicts, from the plan to the end.
 //! - [`replay`]: a recorded turn, judged again by another revision.
+//! - [`cases`]: turns written by hand, with what must come of them.
+//! - [`gate`]: what must hold before a revision serves; [`rollout`]: how it comes into service.
 //! - [`limits`], [`hook`], [`types`]: the vocabulary.
 
 pub mod assembly;
+pub mod cases;
 pub mod chain;
 pub mod engine;
 pub mod fault;
+pub mod gate;
 pub mod hook;
 pub mod limits;
 pub mod load;
@@ -28,6 +32,7 @@ pub mod lookup;
 pub mod policy;
 pub mod replay;
 pub mod revision;
+pub mod rollout;
 pub mod types;
 
 #[doc(hidden)]

@@ -120,6 +120,15 @@ impl RecordedTurn {
         used.into_iter().flatten().chain(filters).sum()
     }
 
+    /// Whether any of the recorded calls faulted.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        self.classify.as_ref().is_some_and(|called| called.result.is_err())
+            || self.tone.as_ref().is_some_and(|called| called.result.is_err())
+            || self.filter.as_ref().is_some_and(|run| run.fault().is_some())
+            || self.escalate.as_ref().is_some_and(|called| called.result.is_err())
+    }
+
     /// Whether drafting was tried, so that the record says what came of it.
     fn holds_drafting(&self) -> bool {
         self.answer.is_some() || self.no_draft_reason.as_deref().is_some_and(|reason| reason != "route")

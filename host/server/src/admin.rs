@@ -13,7 +13,9 @@
 //! | route | does |
 //! |-------|------|
 //! | `GET /admin/status` | this replica, backlog, outbox, tickets, Pages, engines |
-//! | `GET /admin/policies` | the serving revision of each chain, and the latest changes of state |
+//! | `GET /admin/policies` | what each chain and each replica runs, the latest revisions and changes of state |
+//! | `GET /admin/policies/{chain}/revisions/{id}` | a revision as a bundle |
+//! | `POST /admin/policies/{chain}/revisions`, `…/promote`, `…/activate`, `…/canary`, `…/shadow`, `…/rollback`, `…/unquarantine` | publish a bundle; move a revision |
 //! | `GET /admin/audit` | who did what |
 //! | `GET /admin/conversations`, `GET /admin/conversations/{id}` | conversations; one with transcript, ticket, window |
 //! | `GET /admin/conversations/{id}/turns`, `…/by-psid/{page_id}/{psid}/turns` | what was decided, and why |
@@ -33,6 +35,7 @@ mod inbox;
 mod knowledge;
 mod outbox;
 mod pages;
+mod policies;
 mod request;
 mod status;
 mod tickets;
@@ -59,7 +62,14 @@ pub fn router(app: Arc<App>) -> Router {
     let token = TokenDigest::of(&app.secrets.admin_token);
     let routes = Router::new()
         .route("/status", get(status::status))
-        .route("/policies", get(status::policies))
+        .route("/policies", get(policies::list))
+        .route("/policies/{chain}/revisions/{id}", get(policies::revision))
+        .route("/policies/{chain}/promote", post(policies::activate))
+        .route("/policies/{chain}/activate", post(policies::activate))
+        .route("/policies/{chain}/canary", post(policies::canary))
+        .route("/policies/{chain}/shadow", post(policies::shadow))
+        .route("/policies/{chain}/rollback", post(policies::roll_back))
+        .route("/policies/{chain}/unquarantine", post(policies::unquarantine))
         .route("/audit", get(status::audit))
         .route("/conversations", get(conversations::list))
         .route("/conversations/{id}", get(conversations::show))
@@ -91,6 +101,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route(
             "/knowledge/file",
             post(knowledge::add_file).layer(DefaultBodyLimit::max(knowledge::FILE_BODY_BYTES_MAX)),
+        )
+        .route(
+            "/policies/{chain}/revisions",
+            post(policies::publish).layer(DefaultBodyLimit::max(frontdesk_policy_bundle::DOCUMENT_BYTES_MAX)),
         )
         .fallback(|| async { AdminError::NoSuchRoute })
         .method_not_allowed_fallback(|| async { AdminError::WrongMethod })

@@ -129,7 +129,9 @@ impl Server {
         }
         let knowledge = Arc::new(Knowledge::new(pool.clone(), embedder, settings.retrieval.clone())?);
         knowledge.prepare().await?;
-        let policies = Policies::start(pool.clone(), &settings, &tasks, &stop).await?;
+        // Two hosts in one process are two replicas.
+        let replica = format!("{}-{}-{:04x}", hostname(), std::process::id(), rand::random::<u16>());
+        let policies = Policies::start(pool.clone(), &settings, &replica, &tasks, &stop).await?;
         let outbox = Outbox::new(&settings, &secrets)?;
         let listener = TcpListener::bind(&settings.server.listen).await.map_err(|source| {
             anyhow::anyhow!(
@@ -153,7 +155,7 @@ impl Server {
             metrics,
             http: reqwest::Client::builder().build()?,
             started: Instant::now(),
-            replica: format!("{}-{}", hostname(), std::process::id()),
+            replica,
         });
         let address = listener.local_addr()?;
         Ok(Self { app, address, roles, listener: Some(listener), tasks, stop, late_tasks, late_stop })

@@ -20,7 +20,9 @@ pub mod knowledge;
 pub mod messages;
 pub mod outbox;
 pub mod pages;
+pub mod replicas;
 pub mod revisions;
+pub mod rollouts;
 pub mod spending;
 pub mod tickets;
 

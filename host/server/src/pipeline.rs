@@ -100,7 +100,7 @@ pub struct TurnResult {
 
 /// Judges the turn.
 pub async fn run(app: &App, input: &TurnInput) -> Result<TurnResult, PipelineError> {
-    let serving = app.policies.current(&input.page.chain);
+    let serving = app.policies.pick(&input.page.chain, &input.page.page_id, &input.conversation.psid);
     let turn = context::turn(input, app.settings.turn.disclosure_gap_hours);
     let record = DecisionRecord::new(turn, &input.page.chain, serving.as_deref());
     let Some(serving) = serving else {

@@ -1,139 +1,113 @@
-//! Keeps one serving policy revision per chain, and swaps it while turns run.
+//! Keeps the policy revisions of every chain in their places, and swaps them while turns run.
 //!
-//! # Hot swap
-//! File events only wake the reconciler; a slow poll stands behind them. It reads a chain's folder as a whole, waits until
-//! two readings give the same hash (somebody may still be writing), and skips what it has already judged. Then
-//! *stage* (compile off the async threads, link, check, configure, try) → *store* (revision and components in Postgres)
-//! → *activate* (one pointer). A candidate that fails anywhere changes nothing: the old revision serves on, and the
-//! reason stands in the log, the metrics, the status page and the table `policy_transitions`.
+//! # Who decides
+//! One row per chain in Postgres ([`crate::db::rollouts`]) says which revision is active, which is the canary and which the
+//! shadow; every replica follows it ([`follow`]): `LISTEN` wakes it, a poll stands behind. Two things change the row:
+//!
+//! - **A folder** ([`folder`]). File events only wake the reader; it reads a chain's folder as a whole, waits until two
+//!   readings give the same hash (somebody may still be writing), and skips what it has judged. New content is staged
+//!   (compiled off the async threads, linked, checked, configured, tried), stored, judged by the [`gate`], and moved to where
+//!   `[rollout]` of chain.toml says. A candidate that fails anywhere changes nothing: the old revision serves on, and the
+//!   reason stands in the log, the metrics, the status page and the table `policy_transitions`.
+//! - **A person or rule** ([`moves`], [`trip`]) through the admin API, by the canary's clock, or by a tripwire.
+//!
+//! The newest word counts: what a person decided stays until a folder's *content* changes again. A replica that starts with
+//! a folder that was published before and replaced since has a stale one; it says so and follows the row, so that
+//! replicas of two releases do not fight.
 //!
 //! # Invariants
-//! - A turn pins its revision with [`Policies::current`] and keeps it to the end; the last holder frees the code.
+//! - A turn takes its revision once, with [`Policies::pick`], and keeps it to the end; the last holder frees the code.
 //! - A revision serves only when it is stored, so every decision can name a revision that still exists, and a start with
 //!   a broken folder serves the last good one.
+//! - A replica that cannot stage what the row says goes on with what it has, and says why.
+//! - What was taken out by a tripwire is not loaded again, by nobody, until a person lifts the quarantine.
 
 mod artifacts;
 mod bundle;
+mod error;
+mod fleet;
+mod folder;
+mod follow;
+mod gate;
+mod moves;
+pub mod rollout;
+pub mod slots;
+mod status;
+mod trip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use frontdesk_policy_engine::{Bundle, Engine, EngineOptions, Revision, SnapshotStatus};
-use notify_debouncer_full::notify::RecursiveMode;
-use serde::Serialize;
+use frontdesk_policy_engine::{Bundle, Engine, EngineOptions, Revision};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::db;
-use crate::settings::{PolicySettings, Settings, ms};
+use crate::settings::Settings;
+use slots::Slots;
 
-pub use bundle::BundleError;
+pub use error::PolicyError;
+pub use moves::{By, Moved, Placement};
+pub use status::{ChainStatus, PolicyStatus, Rejection};
+pub use trip::Tripped;
 
-/// File events are gathered for this long.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Two readings of a folder must agree over this time.
-const SETTLE: Duration = Duration::from_millis(60);
-/// A folder that keeps changing is looked at again after so many readings.
-const SETTLE_READINGS_MAX: usize = 50;
-
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    #[error("the policy engine cannot start: {source}")]
-    Engine {
-        #[from]
-        source: frontdesk_policy_engine::EngineError,
-    },
-    #[error("{source}")]
-    Bundle {
-        #[from]
-        source: BundleError,
-    },
-    #[error("{source}")]
-    Stage {
-        #[from]
-        source: frontdesk_policy_engine::StageError,
-    },
-    #[error("the revision could not be stored: {source}")]
-    Store {
-        #[from]
-        source: sqlx::Error,
-    },
-    #[error("staging was interrupted: {source}")]
-    Interrupted {
-        #[from]
-        source: tokio::task::JoinError,
-    },
-}
-
-/// A revision in service.
+/// A revision in one of the places of its chain.
 #[derive(Debug)]
 pub struct Serving {
-    pub revision: Revision,
+    pub revision: Arc<Revision>,
+    /// Since when this process has it in this place.
     pub since: DateTime<Utc>,
-    /// `folder`, or `last-good` when the folder could not be used at the start.
+    /// What put it there: `folder`, `api`, or `last-good` when the folder could not be used at the start.
     pub origin: &'static str,
 }
 
-/// A candidate that was not activated.
-#[derive(Debug, Clone, Serialize)]
-pub struct Rejection {
-    pub at: DateTime<Utc>,
-    /// SHA-256 of what was read, when it could be read.
-    pub content_sha256: Option<String>,
-    pub reason: String,
+impl Serving {
+    /// The revision's id.
+    pub fn id(&self) -> &str {
+        self.revision.id().as_str()
+    }
 }
 
-/// One policy of a serving revision, for the status page.
-#[derive(Debug, Clone, Serialize)]
-pub struct PolicyStatus {
-    pub hook: &'static str,
-    pub name: String,
-    pub version: String,
-    pub component_sha256: String,
-    pub settings_sha256: String,
-    pub on_fault: &'static str,
-    /// `snapshotted`, or why every call has to configure again.
-    pub snapshot: String,
-    pub unused_grants: Vec<String>,
-}
-
-/// What a chain does now.
-#[derive(Debug, Clone, Serialize)]
-pub struct ChainStatus {
-    pub chain: String,
-    pub revision: Option<String>,
-    pub since: Option<DateTime<Utc>>,
-    pub origin: Option<&'static str>,
-    pub policies: Vec<PolicyStatus>,
-    /// The newest candidate that was refused, unless a later one is serving.
-    pub rejected: Option<Rejection>,
-}
-
+/// What this process knows of a chain beside its places.
 #[derive(Debug, Default)]
 struct Chain {
-    serving: Option<Arc<Serving>>,
-    /// Hash of the content that was judged last.
-    judged: Option<String>,
+    /// The content of the folder that was judged last: its hash, or why it could not be read.
+    seen: Option<String>,
     rejected: Option<Rejection>,
+    /// Why the folder is not used, though nothing is wrong with it.
+    folder: Option<String>,
+    /// Why the row is not followed.
+    problem: Option<String>,
+    /// The row's generation that was followed last.
+    generation: i64,
+    /// What was taken out here, and is to stay out.
+    tripped: BTreeMap<String, trip::Trip>,
+    /// Revisions that cannot be staged here, and when that was tried.
+    failed: BTreeMap<String, (Instant, String)>,
 }
 
 struct Inner {
     engine: Engine,
     pool: PgPool,
+    replica: String,
     dir: PathBuf,
     names: Vec<String>,
-    serving: ArcSwap<BTreeMap<String, Arc<Serving>>>,
+    slots: ArcSwap<BTreeMap<String, Arc<Slots>>>,
     chains: Mutex<BTreeMap<String, Chain>>,
+    /// Whoever follows or changes a chain's row goes through here, one at a time.
+    turnstiles: BTreeMap<String, tokio::sync::Mutex<()>>,
+    /// The folders are to be read.
     wake: Notify,
+    /// The rows are to be followed.
+    changed: Notify,
 }
 
-/// The serving revisions. Cheap to clone.
+/// The revisions in service. Cheap to clone.
 #[derive(Clone)]
 pub struct Policies {
     inner: Arc<Inner>,
@@ -146,27 +120,42 @@ impl std::fmt::Debug for Policies {
 }
 
 impl Policies {
-    /// Stages every chain that a Page names, and begins to watch. A chain without any usable revision leaves its Pages'
-    /// turns to people until one is staged.
+    /// Brings every chain that a Page names into service, and begins to watch. A chain without any usable revision leaves
+    /// its Pages' turns to people until there is one.
     pub async fn start(
         pool: PgPool,
         settings: &Settings,
+        replica: &str,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, PolicyError> {
-        let policies = Self::build(pool, settings)?;
-        for chain in policies.inner.names.clone() {
-            policies.reconcile(&chain).await;
-            if policies.current(&chain).is_none() {
-                policies.serve_last_good(&chain).await;
+        let policies = Self::build(pool, settings, replica)?;
+        for chain in &policies.inner.names {
+            // What served last serves first: a new folder is judged against it, and a broken one changes nothing.
+            policies.follow(chain).await;
+            policies.reconcile_folder(chain).await;
+            policies.mark_last_good(chain);
+            if policies.current(chain).is_none() {
+                tracing::error!(chain, "there is no usable policy revision; this chain's turns go to people");
             }
         }
-        let watcher = policies.watch(&settings.policies);
-        tasks.spawn(policies.clone().watch_loop(watcher, ms(settings.policies.poll_ms), stop.clone()));
+        policies.start_tasks(&settings.policies, tasks, stop);
         Ok(policies)
     }
 
-    fn build(pool: PgPool, settings: &Settings) -> Result<Self, PolicyError> {
+    /// Says of what serves at the start that it does so for want of a usable folder.
+    fn mark_last_good(&self, chain: &str) {
+        let chains = self.lock();
+        let is_rejected = chains.get(chain).is_some_and(|known| known.rejected.is_some());
+        let slots = self.slots(chain);
+        if let Some(active) = slots.active.as_ref().filter(|_| is_rejected) {
+            let (revision, since) = (Arc::clone(&active.revision), active.since);
+            let active = Some(Arc::new(Serving { revision, since, origin: "last-good" }));
+            self.store_slots(chain, Slots { active, ..Slots::clone(&slots) });
+        }
+    }
+
+    fn build(pool: PgPool, settings: &Settings, replica: &str) -> Result<Self, PolicyError> {
         let cache = artifacts::FolderCache::open(&settings.engines.data_dir.join("policy-artifacts"));
         let options = EngineOptions {
             max_concurrent_calls: settings.policies.instances_max,
@@ -181,18 +170,42 @@ impl Policies {
             inner: Arc::new(Inner {
                 engine: Engine::new(options)?,
                 pool,
+                replica: replica.to_owned(),
                 dir: settings.policies.dir.clone(),
+                turnstiles: names.iter().map(|name| (name.clone(), tokio::sync::Mutex::default())).collect(),
                 names: names.into_iter().collect(),
-                serving: ArcSwap::default(),
+                slots: ArcSwap::default(),
                 chains: Mutex::default(),
                 wake: Notify::new(),
+                changed: Notify::new(),
             }),
         })
     }
 
-    /// The revision that serves a chain now. A turn calls this once and keeps the answer.
+    /// The revision that serves a customer's turn: the canary when the customer falls under it, else the active one. A turn
+    /// calls this once and keeps the answer. Takes no lock.
+    pub fn pick(&self, chain: &str, page_id: &str, psid: &str) -> Option<Arc<Serving>> {
+        self.inner.slots.load().get(chain).and_then(|slots| slots.pick(chain, page_id, psid)).cloned()
+    }
+
+    /// The active revision of a chain.
     pub fn current(&self, chain: &str) -> Option<Arc<Serving>> {
-        self.inner.serving.load().get(chain).cloned()
+        self.inner.slots.load().get(chain).and_then(|slots| slots.active.clone())
+    }
+
+    /// The revision that judges beside the one that serves, if one does.
+    pub fn shadow(&self, chain: &str) -> Option<Arc<Serving>> {
+        self.inner.slots.load().get(chain).and_then(|slots| slots.shadow.clone())
+    }
+
+    /// All places of a chain as they are now.
+    pub fn slots(&self, chain: &str) -> Arc<Slots> {
+        self.inner.slots.load().get(chain).cloned().unwrap_or_default()
+    }
+
+    /// The chains of this host.
+    pub fn chains(&self) -> &[String] {
+        &self.inner.names
     }
 
     /// Looks at the folders now instead of at the next event.
@@ -207,214 +220,43 @@ impl Policies {
             .names
             .iter()
             .map(|name| {
-                let chain = chains.get(name);
-                let serving = chain.and_then(|chain| chain.serving.clone());
-                ChainStatus {
-                    chain: name.clone(),
-                    revision: serving.as_ref().map(|serving| serving.revision.id().to_string()),
-                    since: serving.as_ref().map(|serving| serving.since),
-                    origin: serving.as_ref().map(|serving| serving.origin),
-                    policies: serving.map(|serving| policies_of(&serving.revision)).unwrap_or_default(),
-                    rejected: chain.and_then(|chain| chain.rejected.clone()),
+                let mut status = ChainStatus::of(name, &self.slots(name));
+                if let Some(chain) = chains.get(name) {
+                    status.rejected.clone_from(&chain.rejected);
+                    status.folder.clone_from(&chain.folder);
+                    status.problem.clone_from(&chain.problem);
                 }
+                status
             })
             .collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Chain>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Chain>> {
         self.inner.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self, settings: &PolicySettings) -> Option<impl Send + 'static> {
+    fn turnstile(&self, chain: &str) -> Result<&tokio::sync::Mutex<()>, PolicyError> {
+        self.inner
+            .turnstiles
+            .get(chain)
+            .ok_or_else(|| PolicyError::UnknownChain { chain: chain.to_owned(), known: self.inner.names.clone() })
+    }
+
+    /// Stages a bundle off the async threads.
+    async fn stage(&self, bundle: Bundle) -> Result<Arc<Revision>, PolicyError> {
         let inner = Arc::clone(&self.inner);
-        let made = notify_debouncer_full::new_debouncer(DEBOUNCE, None, move |_| inner.wake.notify_one());
-        let watched = made.and_then(|mut debouncer| {
-            // The folder, never a file: a file that is replaced by a rename is lost to its watcher.
-            debouncer.watch(&settings.dir, RecursiveMode::Recursive)?;
-            Ok(debouncer)
-        });
-        match watched {
-            Ok(debouncer) => Some(debouncer),
-            Err(error) => {
-                tracing::warn!(
-                    %error, dir = %settings.dir.display(), poll_ms = settings.poll_ms,
-                    "the policy folder cannot be watched; it is polled"
-                );
-                None
-            }
-        }
+        let revision = tokio::task::spawn_blocking(move || inner.engine.stage(&bundle)).await??;
+        Ok(Arc::new(revision))
     }
 
-    async fn watch_loop(self, watcher: Option<impl Send + 'static>, poll: Duration, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = self.inner.wake.notified() => {}
-                () = tokio::time::sleep(poll) => {}
-                () = stop.cancelled() => break,
-            }
-            for chain in &self.inner.names {
-                self.reconcile(chain).await;
-            }
-        }
-        drop(watcher);
-    }
-
-    /// Makes the serving revision follow the folder, if the folder holds something new and good.
-    async fn reconcile(&self, chain: &str) {
-        let started = Instant::now();
-        let read = self.read_settled(chain).await;
-        let hash = match &read {
-            Ok((_, hash)) => hash.clone(),
-            // The same failure again is not news; another one is.
-            Err(error) => format!("unreadable: {error}"),
-        };
-        if self.lock().entry(chain.to_owned()).or_default().judged.as_deref() == Some(hash.as_str()) {
-            return;
-        }
-        let read_ms = started.elapsed().as_millis();
-        let result = match read {
-            Ok((bundle, _)) => self.stage_and_activate(chain, bundle, "folder", read_ms).await,
-            Err(error) => Err(error.into()),
-        };
-        // What could not be stored is tried again: the folder is not to blame.
-        if !matches!(result, Err(PolicyError::Store { .. } | PolicyError::Interrupted { .. })) {
-            self.lock().entry(chain.to_owned()).or_default().judged = Some(hash.clone());
-        }
-        if let Err(error) = result {
-            self.reject(chain, Some(hash), &error).await;
-        }
-    }
-
-    /// Reads until two readings agree.
-    async fn read_settled(&self, chain: &str) -> Result<(Bundle, String), BundleError> {
-        let mut last = self.read(chain).await?;
-        if self.lock().get(chain).is_some_and(|known| known.judged.as_deref() == Some(last.1.as_str())) {
-            return Ok(last);
-        }
-        for _ in 0..SETTLE_READINGS_MAX {
-            tokio::time::sleep(SETTLE).await;
-            let again = self.read(chain).await?;
-            if again.1 == last.1 {
-                return Ok(again);
-            }
-            last = again;
-        }
-        Err(BundleError::Unsettled { chain: chain.to_owned() })
-    }
-
-    async fn read(&self, chain: &str) -> Result<(Bundle, String), BundleError> {
-        bundle::read(&self.inner.pool, &self.inner.dir, chain).await
-    }
-
-    async fn stage_and_activate(
-        &self,
-        chain: &str,
-        bundle: Bundle,
-        origin: &'static str,
-        read_ms: u128,
-    ) -> Result<(), PolicyError> {
-        let started = Instant::now();
-        let inner = Arc::clone(&self.inner);
-        let staged = bundle.clone();
-        let revision = tokio::task::spawn_blocking(move || inner.engine.stage(&staged)).await??;
-        let stage_ms = started.elapsed().as_millis();
-        bundle::store(&self.inner.pool, chain, &bundle, &revision, origin).await?;
-        let store_ms = started.elapsed().as_millis() - stage_ms;
-        let id = revision.id().clone();
-        self.activate(chain, revision, origin);
-        metrics::counter!("frontdesk_policy_activations_total", "chain" => chain.to_owned()).increment(1);
-        tracing::info!(
-            chain,
-            revision = id.short(),
-            origin,
-            read_ms,
-            stage_ms,
-            store_ms,
-            "a policy revision is active"
-        );
-        Ok(())
-    }
-
-    fn activate(&self, chain: &str, revision: Revision, origin: &'static str) {
-        let serving = Arc::new(Serving { revision, since: Utc::now(), origin });
-        let mut chains = self.lock();
-        let entry = chains.entry(chain.to_owned()).or_default();
-        let old = entry.serving.replace(Arc::clone(&serving));
-        entry.rejected = None;
-        let mut all = BTreeMap::clone(&self.inner.serving.load());
-        all.insert(chain.to_owned(), serving);
-        self.inner.serving.store(Arc::new(all));
-        drop(chains);
+    /// Puts a chain's places in force. The caller holds the lock, so that nobody else does the same.
+    fn store_slots(&self, chain: &str, slots: Slots) {
+        let mut all = BTreeMap::clone(&self.inner.slots.load());
+        let old = all.insert(chain.to_owned(), Arc::new(slots));
+        self.inner.slots.store(Arc::new(all));
         // Freeing a component's code takes milliseconds; not on this thread, and not while a turn still holds it.
         if let Some(old) = old {
             std::mem::drop(tokio::task::spawn_blocking(move || drop(old)));
         }
     }
-
-    async fn reject(&self, chain: &str, hash: Option<String>, error: &PolicyError) {
-        let reason = describe(error);
-        metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned()).increment(1);
-        tracing::error!(chain, reason, "a policy candidate was rejected; the old revision serves on");
-        let rejection = Rejection { at: Utc::now(), content_sha256: hash, reason: reason.clone() };
-        self.lock().entry(chain.to_owned()).or_default().rejected = Some(rejection);
-        let stored = db::revisions::transition(&self.inner.pool, chain, None, "rejected", "folder", &reason).await;
-        if let Err(error) = stored {
-            tracing::warn!(%error, chain, "the rejection could not be stored");
-        }
-    }
-
-    async fn serve_last_good(&self, chain: &str) {
-        let bundle = match bundle::last_good(&self.inner.pool, chain).await {
-            Ok(Some(bundle)) => bundle,
-            Ok(None) => {
-                tracing::error!(chain, "there is no usable policy revision; this chain's turns go to people");
-                return;
-            }
-            Err(error) => {
-                tracing::error!(%error, chain, "the last good revision could not be read");
-                return;
-            }
-        };
-        let rejected = self.lock().get(chain).and_then(|known| known.rejected.clone());
-        match self.stage_and_activate(chain, bundle, "last-good", 0).await {
-            // The folder is still broken, and the status goes on saying so.
-            Ok(()) => self.lock().entry(chain.to_owned()).or_default().rejected = rejected,
-            Err(error) => tracing::error!(chain, reason = describe(&error), "the last good revision cannot be staged"),
-        }
-    }
-}
-
-/// The whole chain of causes in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-fn policies_of(revision: &Revision) -> Vec<PolicyStatus> {
-    revision
-        .policies()
-        .zip(&revision.manifest().policies)
-        .map(|(staged, manifest)| PolicyStatus {
-            hook: manifest.hook.as_str(),
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            component_sha256: manifest.component_sha256.clone(),
-            settings_sha256: manifest.settings_sha256.clone(),
-            on_fault: manifest.on_fault.as_str(),
-            snapshot: match staged.policy.snapshot() {
-                SnapshotStatus::Snapshotted => "snapshotted".to_owned(),
-                SnapshotStatus::NotPossible { reason } => format!("configured for each call: {reason}"),
-            },
-            unused_grants: staged.policy.unused_grants().to_vec(),
-        })
-        .collect()
 }

@@ -1,4 +1,4 @@
-//! A running host's admin API. Nothing is changed by these requests.
+//! A running host's admin API. `GET` changes nothing; `POST` moves revisions, in somebody's name and for a reason.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::cli::Failure;
 
 const TOKEN: &str = "FRONTDESK_ADMIN_TOKEN";
+/// Names the person who acts, for the host's audit log.
+const AGENT_HEADER: &str = "x-frontdesk-agent";
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -55,15 +57,31 @@ impl AdminClient {
 
     /// The answer to `GET /admin/<path>`; none when there is no such thing.
     pub async fn find(&self, path: &[&str], query: &[(&str, String)]) -> Result<Option<Value>, Failure> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.send(self.http.get(url)).await
+    }
+
+    /// The answer to `POST /admin/<path>`, in this person's name.
+    pub async fn post(&self, path: &[&str], actor: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.http.post(self.url(path)?).header(AGENT_HEADER, actor).json(body);
+        let found = self.send(request).await?;
+        found.ok_or_else(|| Failure::input(format!("{}: there is no {}", self.base, path.join("/"))))
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url, Failure> {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .map_err(|()| Failure::input(format!("--url is {}, which cannot have a path", self.base)))?
             .pop_if_empty()
             .push("admin")
             .extend(path);
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
+        Ok(url)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Option<Value>, Failure> {
         let base = self.base.as_str();
         let lost = |error: reqwest::Error| {
             if error.is_connect() {
@@ -73,7 +91,7 @@ impl AdminClient {
             }
             Failure::unreachable(format!("{base}: {}", error.without_url()))
         };
-        let mut response = self.http.get(url).bearer_auth(self.token.expose_secret()).send().await.map_err(lost)?;
+        let mut response = request.bearer_auth(self.token.expose_secret()).send().await.map_err(lost)?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
@@ -92,9 +110,13 @@ impl AdminClient {
         }
         let answer = answer.unwrap_or_default();
         let said = answer["error"]["message"].as_str().unwrap_or("no explanation; is that a Frontdesk host?");
-        let message = format!("{base}: {} (HTTP {})", crate::words::one_line(said, 500), status.as_u16());
+        let message = format!("{base}: {} (HTTP {})", crate::words::one_line(said, 2_000), status.as_u16());
         match status {
             StatusCode::NOT_FOUND if answer["error"]["code"] == "not_found" => Ok(None),
+            // What the host's engine or gate refuses is the component's matter.
+            _ if matches!(answer["error"]["code"].as_str(), Some("gate" | "refused" | "quarantined")) => {
+                Err(Failure::refused(message))
+            }
             StatusCode::UNAUTHORIZED => Err(Failure::input(format!("{message}: check {TOKEN}"))),
             status if status.is_client_error() => Err(Failure::input(message)),
             _ => Err(Failure::unreachable(message)),

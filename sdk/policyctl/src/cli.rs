@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use crate::admin::Remote;
 use crate::commands;
 
-/// Write, check, test and measure Frontdesk policies; replay what was decided; ask a host why.
+/// Write, check, test and measure Frontdesk policies; replay what was decided; publish, promote and roll back; ask a host why.
 #[derive(Debug, Parser)]
 #[command(name = "policyctl", version, max_term_width = 120)]
 #[command(after_help = "Exit codes:\n  \
     0  done, and all is well\n  \
     1  cases failed, or differences were found\n  \
     2  the arguments, or a file that was given, are wrong\n  \
-    3  a component faulted, or would be refused by the host\n  \
+    3  a component faulted, or the host or its gate refuses it\n  \
     4  the host cannot be reached, or cannot answer now\n\n\
 Start with `policyctl new my-policy --hook classify`; the README that it writes goes on from there.")]
 struct Cli {
@@ -52,7 +52,19 @@ enum Command {
     Replay(commands::replay::Options),
     /// Judge recorded decisions with two chains, and say what changes from one to the other.
     Diff(commands::diff::Options),
-    /// Which revision a host serves, and which candidates it refused, and why.
+    /// Take a chain's folder to a host: stage it, judge it at the gate, and put it where you say.
+    Publish(commands::moves::Publish),
+    /// Let a revision serve everybody: the canary, the shadow, or what was staged last.
+    Promote(commands::moves::Promote),
+    /// Let a revision serve a share of the customers, or some Pages.
+    Canary(commands::moves::Canary),
+    /// Let a revision judge beside the active one.
+    Shadow(commands::moves::Shadow),
+    /// End the canary or shadow, or go back to the revision before.
+    Rollback(commands::moves::Rollback),
+    /// Let a revision be used again that a tripwire has taken out.
+    Unquarantine(commands::moves::Unquarantine),
+    /// What each chain and replica of a host runs, what was refused, and why.
     Status(commands::status::Options),
     /// Why a customer got this answer: one page about one turn.
     Explain(commands::explain::Options),
@@ -160,6 +172,12 @@ fn run(runtime: &tokio::runtime::Runtime, command: Command) -> Outcome {
         Command::Bench(options) => commands::bench::run(runtime, &options),
         Command::Replay(options) => commands::replay::run(runtime, &options),
         Command::Diff(options) => commands::diff::run(runtime, &options),
+        Command::Publish(options) => runtime.block_on(commands::moves::publish(&options)),
+        Command::Promote(options) => runtime.block_on(commands::moves::promote(&options)),
+        Command::Canary(options) => runtime.block_on(commands::moves::canary(&options)),
+        Command::Shadow(options) => runtime.block_on(commands::moves::shadow(&options)),
+        Command::Rollback(options) => runtime.block_on(commands::moves::rollback(&options)),
+        Command::Unquarantine(options) => runtime.block_on(commands::moves::unquarantine(&options)),
         Command::Status(options) => runtime.block_on(commands::status::run(&options)),
         Command::Explain(options) => runtime.block_on(commands::explain::run(&options)),
         Command::Export(options) => runtime.block_on(commands::export::run(&options)),
@@ -205,8 +223,25 @@ mod tests {
             "policyctl test policies/default",
             "policyctl test x.wasm cases/a.toml cases/b.json --settings s.toml",
             "policyctl bench x.wasm --calls 10",
-            "policyctl replay --records r.jsonl --chain policies/default",
+            "policyctl replay --records r.jsonl --with policies/default",
             "policyctl diff a b --records r.jsonl --json",
+            "policyctl replay m_1 --with policies/default",
+            "policyctl replay m_1 --with 0123456789ab --url http://127.0.0.1:8080",
+            "policyctl replay --last 7d --with 0123456789ab",
+            "policyctl diff 0123456789ab policies/default --last 7d --chain shop",
+            "policyctl publish policies/default --reason new-words",
+            "policyctl publish policies/default --shadow --reason new-words --as ada",
+            "policyctl publish policies/default --canary --percent 0.1 --page 42 --reason new-words",
+            "policyctl publish policies/default --canary --step 1:30 --step 10:60 --reason new-words",
+            "policyctl publish policies/default --activate --force --reason new-words",
+            "policyctl promote default --reason well",
+            "policyctl promote default 0123456789ab --reason well",
+            "policyctl canary default --percent 10 --reason try",
+            "policyctl shadow default 0123456789ab --reason try",
+            "policyctl rollback default --reason bad",
+            "policyctl rollback default --slot canary --reason bad",
+            "policyctl rollback default --to 0123456789ab --reason bad",
+            "policyctl unquarantine default 0123456789ab --reason mended",
             "policyctl status --url http://127.0.0.1:8080",
             "policyctl explain m_1 --page 42",
             "policyctl export --output r.jsonl --limit 10 --after-ms 1",
@@ -214,9 +249,21 @@ mod tests {
         for form in forms {
             Cli::try_parse_from(form.split(' ')).unwrap_or_else(|error| panic!("{form}: {error}"));
         }
-        for wrong in
-            ["policyctl", "policyctl new", "policyctl new x", "policyctl replay --records r", "policyctl diff a"]
-        {
+        for wrong in [
+            "policyctl",
+            "policyctl new",
+            "policyctl new x",
+            "policyctl replay --records r",
+            "policyctl replay m_1 --records r --with x",
+            "policyctl replay --with x",
+            "policyctl diff a",
+            "policyctl diff a b",
+            "policyctl diff a b --last 7d --records r",
+            "policyctl publish policies/default",
+            "policyctl publish policies/default --shadow --activate --reason x",
+            "policyctl promote default",
+            "policyctl rollback default --slot canary --to 0123456789ab --reason x",
+        ] {
             assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }

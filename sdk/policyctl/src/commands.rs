@@ -7,6 +7,7 @@ pub mod diff;
 pub mod explain;
 pub mod export;
 pub mod inspect;
+pub mod moves;
 pub mod new;
 pub mod replay;
 pub mod run;

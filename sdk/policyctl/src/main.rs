@@ -5,21 +5,20 @@
 //!
 //! In the order in which a policy meets them:
 //! - [`cli`]: the arguments, the exit codes, and how a report is printed.
-//! - [`subject`]: what a command is about: a component file or a chain's folder; [`bundle`] reads the folder,
-//!   `cache` keeps what was compiled.
-//! - [`cases`]: inputs and expectations, written by hand.
-//! - [`records`]: inputs and verdicts, written by a host.
+//! - [`subject`]: what a command is about: a component file or a chain's folder; `cache` keeps what was compiled.
+//! - [`files`]: files of cases.
+//! - [`records`]: inputs and verdicts, written by a host; [`source`]: revisions and records, from files or a host.
 //! - [`admin`]: a running host's admin API.
 //! - [`commands`]: one file for each command.
 
 mod admin;
-mod bundle;
 #[cfg(unix)]
 mod cache;
-mod cases;
 mod cli;
 mod commands;
+mod files;
 mod records;
+mod source;
 mod subject;
 mod words;
 

@@ -62,24 +62,29 @@ impl Records {
     }
 
     fn parse(&self, line: &[u8]) -> Result<Record, String> {
-        let mut document: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
-        if let Some(version) = document["record_version"].as_i64().filter(|version| *version > RECORD_VERSION_MAX) {
-            return Err(format!(
-                "a record of version {version}; this policyctl reads up to {RECORD_VERSION_MAX}: use that of the host"
-            ));
-        }
-        let (record, place) = match document.get_mut("record") {
-            Some(record) => (record.take(), "record."),
-            None => (document, ""),
-        };
-        let recorded: RecordedTurn = serde_path_to_error::deserialize(record)
-            .map_err(|error| format!("no decision record: {place}{}: {}", error.path(), error.inner()))?;
+        let document: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+        let recorded = recorded(document)?;
         Ok(Record { line: self.line, turn_id: recorded.turn.id.clone(), recorded })
     }
 
     fn problem(&self, problem: &str) -> Failure {
         Failure::input(format!("{}, line {}: {problem}", self.path.display(), self.line))
     }
+}
+
+/// A record from its document: a row of the admin API, or the record alone.
+pub fn recorded(mut document: Value) -> Result<RecordedTurn, String> {
+    if let Some(version) = document["record_version"].as_i64().filter(|version| *version > RECORD_VERSION_MAX) {
+        return Err(format!(
+            "a record of version {version}; this policyctl reads up to {RECORD_VERSION_MAX}: use that of the host"
+        ));
+    }
+    let (record, place) = match document.get_mut("record") {
+        Some(record) => (record.take(), "record."),
+        None => (document, ""),
+    };
+    serde_path_to_error::deserialize(record)
+        .map_err(|error| format!("no decision record: {place}{}: {}", error.path(), error.inner()))
 }
 
 impl Iterator for Records {

@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use frontdesk_policy_bundle::{BundleError, Read, read_file};
 use frontdesk_policy_engine::chain::settings_from_file;
 use frontdesk_policy_engine::load::{COMPONENT_BYTES_MAX, SETTINGS_BYTES_MAX};
 use frontdesk_policy_engine::{
-    ArtifactCache, ChainSpec, Engine, EngineOptions, Grants, Hook, Inspection, Limits, LoadError, LoadRequest, Policy,
-    Revision, SettingsSource, StageError, StageProblem,
+    ArtifactCache, Bundle, ChainSpec, Engine, EngineOptions, Grants, Hook, Inspection, Limits, LoadError, LoadRequest,
+    Policy, Revision, SettingsSource, StageError, StageProblem, cases, sha256_hex,
 };
 
-use crate::bundle::{self, BundleError};
 use crate::cli::{Failure, SubjectOptions};
 
+/// Most files that are looked at for a digest.
+const COMPONENTS_MAX: usize = 1_000;
 /// Calls are made one at a time.
 const CONCURRENT_CALLS: u32 = 4;
 
@@ -91,17 +93,23 @@ impl Subject {
         }
     }
 
-    /// The policies that serve a hook, in order.
-    pub fn serving(&self, hook: Hook) -> Vec<&Policy> {
-        self.policies().into_iter().filter(|policy| policy.hook() == hook).collect()
+    /// As cases see it.
+    pub fn for_cases(&self) -> cases::Subject<'_> {
+        match self {
+            Self::Chain { revision, .. } => cases::Subject::Chain(revision),
+            Self::Component { policies, .. } => cases::Subject::Component(policies),
+        }
     }
 
-    /// All policies, in the order of a turn.
-    pub fn policies(&self) -> Vec<&Policy> {
-        match self {
-            Self::Chain { revision, .. } => revision.policies().map(|staged| &staged.policy).collect(),
-            Self::Component { policies, .. } => policies.iter().collect(),
-        }
+    /// What is called when nobody says it.
+    pub fn default_call(&self) -> Result<cases::Call, Failure> {
+        let problem = |problem| Failure::input(format!("{}: {problem}", self.path().display()));
+        self.for_cases().default_call().map_err(problem)
+    }
+
+    /// The policies that serve a hook, in order.
+    pub fn serving(&self, hook: Hook) -> Vec<&Policy> {
+        self.for_cases().serving(hook)
     }
 
     /// The whole chain, if it is one.
@@ -113,15 +121,43 @@ impl Subject {
     }
 }
 
+/// Reads a chain's folder. A component that the chain names by its digest is looked for in the folder `components` beside
+/// the chain, where the host would ask its store.
+pub fn bundle(folder: &Path) -> Result<Bundle, Failure> {
+    let Read { mut bundle, missing } = frontdesk_policy_bundle::read(folder).map_err(Failure::input)?;
+    for wanted in missing {
+        let bytes = by_digest(folder, &wanted)?;
+        bundle.files.insert(wanted, bytes);
+    }
+    Ok(bundle)
+}
+
+fn by_digest(folder: &Path, wanted: &str) -> Result<Vec<u8>, Failure> {
+    let components = folder.join("../components");
+    let digest = wanted.trim_start_matches("sha256:");
+    let entries = std::fs::read_dir(&components).into_iter().flatten().flatten().take(COMPONENTS_MAX);
+    for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "wasm")) {
+        let bytes = read_file(&path, COMPONENT_BYTES_MAX).map_err(Failure::input)?;
+        if sha256_hex(&bytes) == digest {
+            return Ok(bytes);
+        }
+    }
+    Err(Failure::input(format!(
+        "{} names the component {wanted}, and no .wasm file in {} has that digest",
+        folder.join("chain.toml").display(),
+        components.display()
+    )))
+}
+
 /// Reads and stages a chain's folder.
 pub fn stage(engine: &Engine, folder: &Path) -> Result<Revision, Failure> {
-    let bundle = bundle::read(folder).map_err(Failure::input)?;
+    let bundle = bundle(folder)?;
     engine.stage(&bundle).map_err(|error| stage_failure(folder, &bundle.chain_toml, &error))
 }
 
 /// Reads a component and looks at it without settings.
 pub fn inspect(engine: &Engine, file: &Path) -> Result<(Vec<u8>, Inspection), Failure> {
-    let wasm = bundle::read_file(file, COMPONENT_BYTES_MAX).map_err(|error| match error {
+    let wasm = read_file(file, COMPONENT_BYTES_MAX).map_err(|error| match error {
         BundleError::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => Failure::input(format!(
             "{} is not there; give a .wasm file (`policyctl build` makes one) or the folder of a chain.toml",
             path.display()
@@ -134,7 +170,7 @@ pub fn inspect(engine: &Engine, file: &Path) -> Result<(Vec<u8>, Inspection), Fa
 
 fn read_settings(path: Option<&Path>) -> Result<serde_json::Value, Failure> {
     let Some(path) = path else { return Ok(serde_json::json!({})) };
-    let bytes = bundle::read_file(path, SETTINGS_BYTES_MAX).map_err(Failure::input)?;
+    let bytes = read_file(path, SETTINGS_BYTES_MAX).map_err(Failure::input)?;
     settings_from_file(&path.to_string_lossy(), &bytes)
         .map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use frontdesk_policy_engine::gate::GateSpec;
+use frontdesk_policy_engine::rollout::RolloutSpec;
 use frontdesk_policy_engine::types::{Classification, Dossier, EscalationVerdict, Evidence, Route};
 use frontdesk_policy_engine::{
     Bundle, CallContext, ChainSpec, FileKind, FilterResult, FilterRun, Hook, Limits, Revision, RevisionId, WantedFile,
@@ -49,7 +51,7 @@ on_fault = "default-prompt"
 knowledge = true
 
 [gate]
-routes_may_change_percent = 5
+routes_changed_max_percent = 5.0
 "#;
 
 fn bundle(chain_toml: &str, first: &str, second: &str) -> Bundle {
@@ -58,7 +60,7 @@ fn bundle(chain_toml: &str, first: &str, second: &str) -> Bundle {
         ("first.toml".to_owned(), first.as_bytes().to_vec()),
         ("second.json".to_owned(), second.as_bytes().to_vec()),
     ]);
-    Bundle { chain_toml: chain_toml.to_owned(), files }
+    Bundle { chain_toml: chain_toml.to_owned(), files, ..Bundle::default() }
 }
 
 fn stage(first: &str, second: &str) -> Revision {
@@ -78,7 +80,8 @@ fn a_chain_is_read_in_the_order_of_a_turn() {
         [(Hook::Classify, 3), (Hook::Tone, 5), (Hook::Filter, 2), (Hook::Filter, 4), (Hook::Escalate, 1)]
     );
     assert_eq!(spec.policies[0].limits, Limits { fuel: 20_000_000, ..Limits::default() });
-    assert_eq!(spec.gate, Some(json!({"routes_may_change_percent": 5})));
+    assert_eq!(spec.gate, GateSpec { routes_changed_max_percent: 5.0, ..GateSpec::default() });
+    assert_eq!(spec.rollout, RolloutSpec::default());
     let wanted = |path: &str, kind| WantedFile { path: path.to_owned(), kind };
     assert_eq!(
         spec.wanted_files(),
@@ -115,6 +118,8 @@ fn a_wrong_chain_is_refused_in_words() {
         ("first.toml", "first.yaml", "`first.yaml` must end in .toml or .json"),
         ("settings = \"first.toml\"", "settings = 5", "settings must be the name of a file, or a table"),
         ("[gate]", "[[gate]]", "chain.toml cannot be read"),
+        ("max_percent = 5.0", "max_percent = 101.0", "chain.toml, [gate], routes_changed_max_percent: 101 was given"),
+        ("[gate]", "[rollout]\non_change = \"canary\"\n[gate]", "chain.toml, [rollout], steps: on_change"),
     ];
     for (from, to, text) in cases {
         let error = ChainSpec::parse(&CHAIN.replacen(from, to, 1)).expect_err(text).to_string();
@@ -122,7 +127,8 @@ fn a_wrong_chain_is_refused_in_words() {
     }
     let twice =
         format!("{CHAIN}\n[[policy]]\nhook = \"tone\"\ncomponent = \"x.wasm\"\non_fault = \"default-prompt\"\n");
-    let error = ChainSpec::parse(&twice.replace("[gate]\nroutes_may_change_percent = 5", "")).expect_err("two tones");
+    let error =
+        ChainSpec::parse(&twice.replace("[gate]\nroutes_changed_max_percent = 5.0", "")).expect_err("two tones");
     assert_eq!(error.to_string(), "chain.toml has 2 policies with hook = \"tone\"; it must have exactly one");
 }
 

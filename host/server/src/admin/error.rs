@@ -11,6 +11,7 @@ use serde_json::json;
 use super::access::AGENT_BYTES_MAX;
 use crate::handover::HandoverError;
 use crate::knowledge::{IngestError, KnowledgeError};
+use crate::policies::PolicyError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -32,7 +33,9 @@ pub enum AdminError {
     Query { problem: String },
     #[error("{field}: {problem}")]
     Field { field: &'static str, problem: String },
-    #[error("the body is larger than this path takes: 8 MiB for a document, 64 KiB for anything else")]
+    #[error(
+        "the body is larger than this path takes: 96 MiB for a bundle of policies, 8 MiB for a document, 64 KiB for anything else"
+    )]
     TooLarge,
     #[error("{what} is {found}, so this cannot be done: expected {expected}")]
     State { what: &'static str, found: String, expected: &'static str },
@@ -42,6 +45,8 @@ pub enum AdminError {
     Ingest(#[from] IngestError),
     #[error(transparent)]
     Knowledge(#[from] KnowledgeError),
+    #[error("{}", .0.describe())]
+    Policy(#[from] PolicyError),
     #[error("the database did not do it")]
     Database {
         #[from]
@@ -83,6 +88,24 @@ impl AdminError {
             Self::Ingest(IngestError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::Ingest(error) if error.is_callers_fault() => (StatusCode::BAD_REQUEST, "document"),
             Self::Ingest(_) | Self::Knowledge(_) => (StatusCode::SERVICE_UNAVAILABLE, "knowledge"),
+            Self::Policy(error) => match error {
+                PolicyError::UnknownChain { .. } => (StatusCode::NOT_FOUND, "unknown_chain"),
+                PolicyError::UnknownRevision { .. } => (StatusCode::NOT_FOUND, "unknown_revision"),
+                PolicyError::Gate { .. } => (StatusCode::CONFLICT, "gate"),
+                PolicyError::Quarantined { .. } => (StatusCode::CONFLICT, "quarantined"),
+                PolicyError::NotQuarantined { .. } | PolicyError::NothingWaits | PolicyError::Move(_) => {
+                    (StatusCode::CONFLICT, "state")
+                }
+                PolicyError::Bundle { .. }
+                | PolicyError::UnknownDigest { .. }
+                | PolicyError::Stage { .. }
+                | PolicyError::NotStaged { .. }
+                | PolicyError::Unsettled { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+                PolicyError::Store { .. } | PolicyError::Silent { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
+                PolicyError::Engine { .. } | PolicyError::Interrupted { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "policies")
+                }
+            },
             Self::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
         }
     }

@@ -55,23 +55,6 @@ fn engine(status: EngineStatus) -> Value {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PolicyParams {
-    /// Only this chain's changes of state.
-    chain: Option<String>,
-    limit: Option<i64>,
-}
-
-pub async fn policies(
-    State(app): State<Arc<App>>,
-    Params(params): Params<PolicyParams>,
-) -> Result<Json<Value>, AdminError> {
-    let limit = request::limit(params.limit)?;
-    let transitions = db::revisions::transitions(&app.pool, params.chain.as_deref(), limit).await?;
-    Ok(Json(json!({ "replica": app.replica, "chains": app.policies.status(), "transitions": transitions })))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AuditParams {
     /// Entries before this id.
     before: Option<i64>,

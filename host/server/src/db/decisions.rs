@@ -112,6 +112,19 @@ pub async fn all_after(
     .await
 }
 
+/// The records of the newest turns of the Pages that a chain judges, newest first: what a candidate is judged by.
+pub async fn newest_records(pool: &PgPool, chain: &str, limit: i64) -> sqlx::Result<Vec<(Uuid, Value)>> {
+    sqlx::query_as(
+        "select turn_id, record from decisions
+          where page_id in (select page_id from pages where chain = $1)
+          order by created_at desc limit $2",
+    )
+    .bind(chain)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
 /// The newest turn that read this message of a customer.
 pub async fn by_mid(pool: &PgPool, page_id: &str, mid: &str) -> sqlx::Result<Option<Uuid>> {
     sqlx::query_scalar(

@@ -1,8 +1,9 @@
-//! Tables `policy_*`: immutable revisions, their components, which one serves each chain, and every change of state.
+//! Tables `policy_*`: immutable revisions, their components, what folders brought in, and every change of state. Which
+//! revision is in which place of a chain is in [`super::rollouts`].
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 /// Everything that staging read, so that a revision can be staged again without its folder.
 #[derive(Debug, Clone)]
@@ -13,6 +14,22 @@ pub struct StoredRevision {
     pub files: Value,
     /// Path → digest, for components.
     pub components: Value,
+    /// Path → text, for golden cases.
+    pub cases: Value,
+}
+
+/// A revision as lists show it.
+#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
+pub struct RevisionRow {
+    pub chain: String,
+    pub revision: String,
+    /// `staged`, `shadow`, `canary`, `active`, `retired`, `rejected` or `quarantined`.
+    pub state: String,
+    pub state_since: DateTime<Utc>,
+    pub published_by: String,
+    pub created_at: DateTime<Utc>,
+    /// What the gate found last.
+    pub gate: Option<Value>,
 }
 
 #[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
@@ -24,10 +41,13 @@ pub struct Transition {
     pub state: String,
     pub actor: String,
     pub reason: String,
+    /// What a folder held, for a candidate that never became a revision.
+    pub content_sha256: Option<String>,
 }
 
-/// Stores a revision with its components and makes it the chain's serving one, in one transaction.
-pub async fn activate(
+/// Stores a revision with its components, in state `staged` when it is new. A revision is immutable; only its cases are
+/// replaced, because they are no part of its id.
+pub async fn store(
     pool: &PgPool,
     chain: &str,
     revision: &StoredRevision,
@@ -47,77 +67,234 @@ pub async fn activate(
         .execute(&mut *tx)
         .await?;
     }
-    sqlx::query(
-        "insert into policy_revisions (chain, revision, chain_toml, files, manifest) values ($1, $2, $3, $4, $5)
-         on conflict do nothing",
+    let is_new: bool = sqlx::query_scalar(
+        "insert into policy_revisions (chain, revision, chain_toml, files, manifest, cases, state, published_by)
+         values ($1, $2, $3, $4, $5, $6, 'staged', $7)
+         on conflict (chain, revision) do update set cases = excluded.cases, chain_toml = excluded.chain_toml,
+                                                     files = excluded.files
+         returning xmax = 0",
     )
     .bind(chain)
     .bind(&revision.revision)
     .bind(&revision.chain_toml)
     .bind(serde_json::json!({ "settings": revision.files, "components": revision.components }))
     .bind(manifest)
-    .execute(&mut *tx)
+    .bind(&revision.cases)
+    .bind(actor)
+    .fetch_one(&mut *tx)
     .await?;
-    let previous: Option<String> = sqlx::query_scalar("select revision from policy_active where chain = $1 for update")
-        .bind(chain)
-        .fetch_optional(&mut *tx)
-        .await?;
-    if previous.as_deref() != Some(revision.revision.as_str()) {
-        sqlx::query(
-            "insert into policy_active (chain, revision) values ($1, $2)
-             on conflict (chain) do update set revision = $2, activated_at = now()",
-        )
-        .bind(chain)
-        .bind(&revision.revision)
-        .execute(&mut *tx)
-        .await?;
-        if let Some(previous) = &previous {
-            transition(&mut *tx, chain, Some(previous), "retired", actor, "replaced").await?;
-        }
-        transition(&mut *tx, chain, Some(&revision.revision), "active", actor, reason).await?;
+    if is_new {
+        note(&mut tx, chain, Some(&revision.revision), "staged", actor, reason, None).await?;
     }
     tx.commit().await
 }
 
-/// Notes a change of state.
-pub async fn transition(
-    db: impl PgExecutor<'_>,
+/// Gives a revision another state, and notes who did it and why.
+pub async fn set_state(
+    tx: &mut PgConnection,
+    chain: &str,
+    revision: &str,
+    state: &str,
+    actor: &str,
+    reason: &str,
+) -> sqlx::Result<()> {
+    sqlx::query("update policy_revisions set state = $3, state_since = now() where chain = $1 and revision = $2")
+        .bind(chain)
+        .bind(revision)
+        .bind(state)
+        .execute(&mut *tx)
+        .await?;
+    note(tx, chain, Some(revision), state, actor, reason, None).await
+}
+
+async fn note(
+    tx: &mut PgConnection,
     chain: &str,
     revision: Option<&str>,
     state: &str,
     actor: &str,
     reason: &str,
+    content_sha256: Option<&str>,
 ) -> sqlx::Result<()> {
-    sqlx::query("insert into policy_transitions (chain, revision, state, actor, reason) values ($1, $2, $3, $4, $5)")
+    sqlx::query(
+        "insert into policy_transitions (chain, revision, state, actor, reason, content_sha256)
+         values ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(chain)
+    .bind(revision)
+    .bind(state)
+    .bind(actor)
+    .bind(reason)
+    .bind(content_sha256)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes that a candidate was refused, unless that is the chain's newest note already: every replica with the same folder
+/// finds the same.
+pub async fn note_rejected(
+    pool: &PgPool,
+    chain: &str,
+    content_sha256: Option<&str>,
+    actor: &str,
+    reason: &str,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into policy_transitions (chain, state, actor, reason, content_sha256)
+         select $1, 'rejected', $2, $3, $4
+          where not exists (
+            select 1 from (select * from policy_transitions where chain = $1 order by id desc limit 1) newest
+             where newest.state = 'rejected' and newest.reason = $3
+               and newest.content_sha256 is not distinct from $4)",
+    )
+    .bind(chain)
+    .bind(actor)
+    .bind(reason)
+    .bind(content_sha256)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// What the gate found about a revision; a failed one is `rejected` unless it is in service.
+pub async fn set_gate(pool: &PgPool, chain: &str, revision: &str, verdict: &Value) -> sqlx::Result<()> {
+    sqlx::query("update policy_revisions set gate = $3 where chain = $1 and revision = $2")
         .bind(chain)
         .bind(revision)
-        .bind(state)
-        .bind(actor)
-        .bind(reason)
-        .execute(db)
+        .bind(verdict)
+        .execute(pool)
         .await?;
     Ok(())
 }
 
-/// The revision that last served a chain.
-pub async fn last_good(pool: &PgPool, chain: &str) -> sqlx::Result<Option<StoredRevision>> {
-    let row: Option<(String, String, Value)> = sqlx::query_as(
-        "select r.revision, r.chain_toml, r.files from policy_active a
-         join policy_revisions r on r.chain = a.chain and r.revision = a.revision where a.chain = $1",
+/// Marks a revision that is in no place of its chain as rejected; gives whether it was not so before.
+pub async fn reject(pool: &PgPool, chain: &str, revision: &str, actor: &str, reason: &str) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let changed = sqlx::query(
+        "update policy_revisions set state = 'rejected', state_since = now()
+          where chain = $1 and revision = $2 and state in ('staged', 'retired')",
     )
     .bind(chain)
+    .bind(revision)
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    if changed > 0 {
+        note(&mut tx, chain, Some(revision), "rejected", actor, reason, None).await?;
+    }
+    tx.commit().await?;
+    Ok(changed > 0)
+}
+
+const COLUMNS: &str = "chain, revision, state, state_since, published_by, created_at, gate";
+
+/// One revision, by its id.
+pub async fn find(pool: &PgPool, chain: &str, revision: &str) -> sqlx::Result<Option<RevisionRow>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from policy_revisions where chain = $1 and revision = $2"
+    )))
+    .bind(chain)
+    .bind(revision)
     .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|(revision, chain_toml, mut files)| StoredRevision {
-        revision,
+    .await
+}
+
+/// The revisions of a chain whose id begins so; more than one when the beginning is too short. At most two.
+pub async fn beginning_with(pool: &PgPool, chain: &str, prefix: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("select revision from policy_revisions where chain = $1 and starts_with(revision, $2) limit 2")
+        .bind(chain)
+        .bind(prefix)
+        .fetch_all(pool)
+        .await
+}
+
+/// The newest revisions, by their last change of state.
+pub async fn list(pool: &PgPool, chain: Option<&str>, limit: i64) -> sqlx::Result<Vec<RevisionRow>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from policy_revisions where $1::text is null or chain = $1
+         order by state_since desc, revision limit $2"
+    )))
+    .bind(chain)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// The revision that served before another one did, quarantined ones left out.
+pub async fn served_before(pool: &PgPool, chain: &str, revision: &str, not: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(
+        "select t.revision from policy_transitions t
+           join policy_revisions r on r.chain = t.chain and r.revision = t.revision and r.state = 'retired'
+          where t.chain = $1 and t.state = 'active' and t.revision not in ($2, $3)
+            and t.id < (select min(id) from policy_transitions
+                         where chain = $1 and state = 'active' and revision = $2)
+          order by t.id desc limit 1",
+    )
+    .bind(chain)
+    .bind(revision)
+    .bind(not)
+    .fetch_optional(pool)
+    .await
+}
+
+/// Everything that staging a revision needs, but the bytes of its components.
+pub async fn stored(pool: &PgPool, chain: &str, revision: &str) -> sqlx::Result<Option<StoredRevision>> {
+    let row: Option<(String, Value, Value)> =
+        sqlx::query_as("select chain_toml, files, cases from policy_revisions where chain = $1 and revision = $2")
+            .bind(chain)
+            .bind(revision)
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(|(chain_toml, mut files, cases)| StoredRevision {
+        revision: revision.to_owned(),
         chain_toml,
         components: files["components"].take(),
         files: files["settings"].take(),
+        cases,
     }))
 }
 
 pub async fn component(pool: &PgPool, digest: &str) -> sqlx::Result<Option<Vec<u8>>> {
     sqlx::query_scalar("select wasm from policy_components where digest = $1").bind(digest).fetch_optional(pool).await
+}
+
+/// What was staged last and waits.
+pub async fn newest_staged(pool: &PgPool, chain: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(
+        "select revision from policy_revisions where chain = $1 and state = 'staged'
+          order by state_since desc, revision limit 1",
+    )
+    .bind(chain)
+    .fetch_optional(pool)
+    .await
+}
+
+/// Lets a quarantined revision be used again; gives whether it was quarantined.
+pub async fn lift_quarantine(
+    pool: &PgPool,
+    chain: &str,
+    revision: &str,
+    actor: &str,
+    reason: &str,
+) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let changed = sqlx::query(
+        "update policy_revisions set state = 'retired', state_since = now()
+          where chain = $1 and revision = $2 and state = 'quarantined'",
+    )
+    .bind(chain)
+    .bind(revision)
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    if changed > 0 {
+        note(&mut tx, chain, Some(revision), "retired", actor, reason, None).await?;
+        let detail = serde_json::json!({ "revision": revision, "reason": reason });
+        super::audit::write(&mut *tx, actor, "policy.unquarantine", chain, detail).await?;
+    }
+    tx.commit().await?;
+    Ok(changed > 0)
 }
 
 /// The newest changes of state, newest first.
@@ -127,4 +304,43 @@ pub async fn transitions(pool: &PgPool, chain: Option<&str>, limit: i64) -> sqlx
         .bind(limit)
         .fetch_all(pool)
         .await
+}
+
+/// What folders brought in: the content that came last, and whether this content came at any time.
+pub async fn publications(
+    db: impl PgExecutor<'_>,
+    chain: &str,
+    content_sha256: &str,
+) -> sqlx::Result<(Option<String>, bool)> {
+    sqlx::query_as(
+        "select (select content_sha256 from policy_publications where chain = $1
+                  order by published_at desc, content_sha256 limit 1),
+                exists (select 1 from policy_publications where chain = $1 and content_sha256 = $2)",
+    )
+    .bind(chain)
+    .bind(content_sha256)
+    .fetch_one(db)
+    .await
+}
+
+/// Notes that a folder brought in this content.
+pub async fn published(
+    db: impl PgExecutor<'_>,
+    chain: &str,
+    content_sha256: &str,
+    revision: &str,
+    actor: &str,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into policy_publications (chain, content_sha256, revision, published_by) values ($1, $2, $3, $4)
+         on conflict (chain, content_sha256) do update
+            set published_at = clock_timestamp(), published_by = $4, revision = $3",
+    )
+    .bind(chain)
+    .bind(content_sha256)
+    .bind(revision)
+    .bind(actor)
+    .execute(db)
+    .await?;
+    Ok(())
 }

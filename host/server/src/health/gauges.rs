@@ -44,7 +44,7 @@ fn describe() {
     describe_gauge!("frontdesk_tickets_open", "Matters that wait for a person");
     describe_gauge!("frontdesk_ticket_deliveries", "Ticket webhooks that wait, or failed for good");
     describe_gauge!("frontdesk_page_state", "1 for the state that a Page is in");
-    describe_gauge!("frontdesk_policy_info", "1 for the serving revision of each chain, 0 for those it replaced");
+    describe_gauge!("frontdesk_policy_info", "1 for the revision in each place of a chain, 0 for those it replaced");
     describe_gauge!("frontdesk_engine_up", "1 when the embedded engine answers");
     describe_gauge!("frontdesk_engine_restarts", "How often the embedded engine was started again");
 }
@@ -62,7 +62,7 @@ async fn gauge_loop(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-async fn set_gauges(app: &App, revisions: &mut HashSet<(String, String)>) {
+async fn set_gauges(app: &App, revisions: &mut HashSet<PolicyInfo>) {
     gauge!("frontdesk_uptime_seconds").set(app.started.elapsed().as_secs_f64());
     gauge!("frontdesk_redis_up").set(flag(app.queue.is_healthy()));
     gauge!("frontdesk_inbox_deliveries_waiting").set(app.inbox.waiting() as f64);
@@ -101,13 +101,23 @@ fn set_fact_gauges(facts: &Facts) {
     }
 }
 
+/// Chain, place, revision.
+type PolicyInfo = (String, &'static str, String);
+
 /// A replaced revision goes to 0 instead of staying at 1 beside the new one.
-fn set_policy_gauges(app: &App, seen: &mut HashSet<(String, String)>) {
-    let set = |(chain, revision): &(String, String), value| {
-        gauge!("frontdesk_policy_info", "chain" => chain.clone(), "revision" => revision.clone()).set(value);
+fn set_policy_gauges(app: &App, seen: &mut HashSet<PolicyInfo>) {
+    let set = |(chain, slot, revision): &PolicyInfo, value| {
+        let (chain, revision) = (chain.clone(), revision.clone());
+        gauge!("frontdesk_policy_info", "chain" => chain, "slot" => *slot, "revision" => revision).set(value);
     };
-    let serving: HashSet<(String, String)> =
-        app.policies.status().into_iter().filter_map(|chain| Some((chain.chain, chain.revision?))).collect();
+    let mut serving = HashSet::new();
+    for chain in app.policies.chains() {
+        let slots = app.policies.slots(chain);
+        let canary = slots.canary.as_ref().map(|canary| &canary.serving);
+        for (slot, held) in [("active", slots.active.as_ref()), ("canary", canary), ("shadow", slots.shadow.as_ref())] {
+            serving.extend(held.map(|held| (chain.clone(), slot, held.id().to_owned())));
+        }
+    }
     for gone in seen.difference(&serving) {
         set(gone, 0.0);
     }

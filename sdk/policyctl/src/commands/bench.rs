@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use frontdesk_policy_engine::cases::judge::{self, Judged};
+use frontdesk_policy_engine::cases::{Call, Case};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cases::judge::{self, Judged};
-use crate::cases::{Call, Case};
 use crate::cli::{Failure, Outcome, Report, SubjectOptions, Verdict};
 use crate::subject::{self, Subject};
 use crate::words;
@@ -90,7 +90,7 @@ async fn measure(subject: &Subject, call: Call, case: &Case, calls: u32) -> Resu
     let mut last = Judged::default();
     for i in 0..calls + calls / 10 {
         let started = Instant::now();
-        last = judge::judge(subject, call, case).await.map_err(Failure::input)?;
+        last = judge::judge(subject.for_cases(), call, case).await.map_err(Failure::input)?;
         let elapsed = started.elapsed();
         if let Some(fault) = last.fault {
             return Ok(Err(Box::new(fault)));

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::{Failure, Outcome, Report, Verdict};
-use crate::{bundle, subject, words};
+use crate::{subject, words};
 
 const TARGET: &str = "wasm32-wasip2";
 const PROFILE: [&str; 6] = [
@@ -73,7 +73,7 @@ struct Package {
 
 fn package_name(dir: &Path) -> Result<String, Failure> {
     let path = dir.join("Cargo.toml");
-    let bytes = bundle::read_file(&path, MANIFEST_BYTES_MAX).map_err(Failure::input)?;
+    let bytes = frontdesk_policy_bundle::read_file(&path, MANIFEST_BYTES_MAX).map_err(Failure::input)?;
     let problem = |problem: String| Failure::input(format!("{}: {problem}", path.display()));
     let text = String::from_utf8(bytes).map_err(|error| problem(error.to_string()))?;
     let manifest: Manifest = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use frontdesk_policy_engine::{Conclusion, Level, Replayed, replay};
 use serde::Serialize;
 
-use crate::cli::{Outcome, Report, Verdict};
-use crate::records::{Record, Records};
+use crate::cli::{Outcome, RemoteOptions, Report, Verdict};
+use crate::records::Record;
+use crate::source::{self, RecordOptions, RecordSource};
 use crate::{subject, words};
 
 /// Pairs that are shown.
@@ -20,18 +20,22 @@ const DISTANCE_CHARACTERS_MAX: usize = 2_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Folder of the chain before.
-    #[arg(value_name = "REVISION_A_DIR")]
-    pub before: PathBuf,
-    /// Folder of the chain after.
-    #[arg(value_name = "REVISION_B_DIR")]
-    pub after: PathBuf,
-    /// Decision records, one JSON document a line, as `policyctl export` writes them.
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub records: PathBuf,
+    /// The chain before: a folder, or a revision that the host has stored (its id, or the first digits).
+    #[arg(value_name = "DIR_A|REVISION_A")]
+    pub before: String,
+    /// The chain after, likewise.
+    #[arg(value_name = "DIR_B|REVISION_B")]
+    pub after: String,
+    #[command(flatten)]
+    pub records: RecordOptions,
+    /// The chain's name on the host, for revisions and --last.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub chain: String,
     /// At most so many records are read.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub limit: usize,
+    #[command(flatten)]
+    pub remote: RemoteOptions,
 }
 
 /// How often one thing became another.
@@ -88,13 +92,13 @@ struct Counted {
 }
 
 pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
-    let records = Records::open(&options.records, options.limit)?;
+    let Options { remote, chain, .. } = options;
+    let mut records = RecordSource::open(&options.records, chain, options.limit, remote)?;
     let engine = subject::engine()?;
-    let before = subject::stage(&engine, &options.before)?;
-    let after = subject::stage(&engine, &options.after)?;
+    let before = runtime.block_on(source::revision(&engine, &options.before, chain, remote))?;
+    let after = runtime.block_on(source::revision(&engine, &options.after, chain, remote))?;
     let mut counted = Counted::default();
-    for record in records {
-        let record = record?;
+    while let Some(record) = runtime.block_on(records.next())? {
         let one = runtime.block_on(replay(&before, &record.recorded));
         let other = runtime.block_on(replay(&after, &record.recorded));
         counted.add(&record, one, other);

@@ -24,19 +24,19 @@ pub struct Options {
 
 pub async fn run(options: &Options) -> Outcome {
     let client = AdminClient::new(&options.remote)?;
-    let answer = find(&client, options).await?;
+    let answer = find_turn(&client, &options.id, options.page.as_deref()).await?;
     Report::new(text(&answer), &answer, Verdict::Well)
 }
 
-async fn find(client: &AdminClient, options: &Options) -> Result<Value, Failure> {
-    let id = options.id.as_str();
+/// The turn with this id, or with a message of this id.
+pub async fn find_turn(client: &AdminClient, id: &str, page: Option<&str>) -> Result<Value, Failure> {
     if is_uuid(id)
         && let Some(turn) = client.find(&["turns", id], &[]).await?
     {
         return Ok(turn);
     }
-    let pages = match &options.page {
-        Some(page) => vec![page.clone()],
+    let pages = match page {
+        Some(page) => vec![page.to_owned()],
         None => {
             let answer = client.get(&["pages"], &[]).await?;
             let pages = answer["pages"].as_array().into_iter().flatten();

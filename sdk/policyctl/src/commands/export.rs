@@ -10,10 +10,8 @@ use serde_json::{Value, json};
 
 use crate::admin::AdminClient;
 use crate::cli::{Failure, Outcome, RemoteOptions, Report, Verdict};
+use crate::source::PAGE;
 use crate::words;
-
-/// Records asked for at once; the API gives no more.
-const PAGE: usize = 100;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use frontdesk_policy_engine::{Difference, Level, Replayed, replay};
+use chrono::TimeDelta;
+use frontdesk_policy_engine::{Difference, Engine, Level, Replayed, Revision, replay, sha256_hex};
 use serde::Serialize;
 
-use crate::cli::{Outcome, Report, Verdict};
-use crate::records::Records;
+use crate::admin::AdminClient;
+use crate::cli::{Failure, Outcome, RemoteOptions, Report, Verdict};
+use crate::source::{self, RecordOptions, RecordSource};
 use crate::{subject, words};
 
 /// Most records whose differences are kept.
@@ -16,15 +18,30 @@ const SHOWN_MAX: usize = 1_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
+    /// One decision of the host: the turn's id, or the id of a message that it read or sent.
+    #[arg(value_name = "DECISION", conflicts_with_all = ["records", "last"], required_unless_present_any = ["records", "last"])]
+    pub decision: Option<String>,
     /// Decision records, one JSON document a line, as `policyctl export` writes them.
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub records: PathBuf,
-    /// The chain to judge them with.
-    #[arg(long, value_name = "DIR")]
-    pub chain: PathBuf,
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "last")]
+    pub records: Option<PathBuf>,
+    /// The host's decisions of so long, such as 7d, 12h or 30m.
+    #[arg(long, value_name = "TIME", value_parser = source::span)]
+    pub last: Option<TimeDelta>,
+    /// What judges them: a chain's folder, a revision that the host has stored (its id, or the first digits), or a
+    /// component (a .wasm file) in the place of the one of the same name in the revision that decided.
+    #[arg(long = "with", value_name = "DIR|REVISION|FILE.wasm")]
+    pub with: String,
+    /// The chain's name on the host.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub chain: String,
+    /// The Page of the decision's message; by default all Pages of the host are tried.
+    #[arg(long, value_name = "PAGE_ID")]
+    pub page: Option<String>,
     /// At most so many records are read.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub limit: usize,
+    #[command(flatten)]
+    pub remote: RemoteOptions,
 }
 
 #[derive(Serialize)]
@@ -38,7 +55,7 @@ struct DifferentRecord {
 
 #[derive(Default, Serialize)]
 struct ReplayReport {
-    chain: PathBuf,
+    with: String,
     revision: String,
     records: usize,
     /// Records whose verdicts are equal to the byte.
@@ -57,13 +74,38 @@ struct ReplayReport {
 }
 
 pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
-    let records = Records::open(&options.records, options.limit)?;
     let engine = subject::engine()?;
-    let revision = subject::stage(&engine, &options.chain)?;
+    let Options { remote, chain: chain_name, with, .. } = options;
+    let mut one = None;
+    let mut records = match &options.decision {
+        Some(id) => {
+            let client = AdminClient::new(remote)?;
+            one = Some(runtime.block_on(source::record_of(&client, id, options.page.as_deref()))?);
+            None
+        }
+        None => {
+            let from = RecordOptions { records: options.records.clone(), last: options.last };
+            Some(RecordSource::open(&from, chain_name, options.limit, remote)?)
+        }
+    };
+    let revision = if with.ends_with(".wasm") {
+        let decided = one.as_ref().and_then(|record| record.recorded.revision_id());
+        let decided = decided.ok_or_else(|| {
+            Failure::input("--with FILE.wasm is for one DECISION: it takes the place of a component in its revision")
+        })?;
+        let chain = one.as_ref().map_or(chain_name.as_str(), |record| record.recorded.chain.as_str());
+        runtime.block_on(with_component(&engine, Path::new(with), &decided, chain, remote))?
+    } else {
+        runtime.block_on(source::revision(&engine, with, chain_name, remote))?
+    };
     let mut report =
-        ReplayReport { chain: options.chain.clone(), revision: revision.id().to_string(), ..ReplayReport::default() };
-    for record in records {
-        let record = record?;
+        ReplayReport { with: with.clone(), revision: revision.id().to_string(), ..ReplayReport::default() };
+    loop {
+        let next = match &mut records {
+            Some(records) => runtime.block_on(records.next())?,
+            None => one.take(),
+        };
+        let Some(record) = next else { break };
         let replayed = runtime.block_on(replay(&revision, &record.recorded));
         let differences = replayed.differences(&record.recorded);
         report.count(&replayed, &record.recorded, differences.is_empty());
@@ -80,6 +122,49 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
     }
     let verdict = if report.different == 0 { Verdict::Well } else { Verdict::Different };
     Report::new(text(&report), &report, verdict)
+}
+
+/// The revision that decided, with one of its components replaced by another of the same name.
+async fn with_component(
+    engine: &Engine,
+    file: &Path,
+    decided: &str,
+    chain: &str,
+    remote: &RemoteOptions,
+) -> Result<Revision, Failure> {
+    let (wasm, inspection) = subject::inspect(engine, file)?;
+    let Some(name) = inspection.description.map(|description| description.name) else {
+        let problem = inspection.problem.unwrap_or_default();
+        return Err(Failure::refused(format!("{} cannot be asked for its name: {problem}", file.display())));
+    };
+    let mut bundle = source::bundle(decided, chain, remote).await?;
+    let before = engine.stage(&bundle).map_err(Failure::refused)?;
+    let named = before.manifest().policies.iter().zip(&before.spec().policies);
+    let keys: Vec<String> =
+        named.filter(|(manifest, _)| manifest.name == name).map(|(_, policy)| policy.component.file_key()).collect();
+    if keys.is_empty() {
+        let names: Vec<&str> = before.manifest().policies.iter().map(|policy| policy.name.as_str()).collect();
+        return Err(Failure::input(format!(
+            "{} is called {}, and the revision that decided has no policy of that name; it has {}",
+            file.display(),
+            name,
+            names.join(", ")
+        )));
+    }
+    for key in keys {
+        // A chain that names the component by its digest names the new one now.
+        let renamed = match key.strip_prefix("sha256:") {
+            Some(digest) => {
+                let fresh = sha256_hex(&wasm);
+                bundle.chain_toml = bundle.chain_toml.replace(digest, &fresh);
+                bundle.files.remove(&key);
+                format!("sha256:{fresh}")
+            }
+            None => key,
+        };
+        bundle.files.insert(renamed, wasm.clone());
+    }
+    engine.stage(&bundle).map_err(|error| Failure::refused(format!("{}: {error}", file.display())))
 }
 
 impl ReplayReport {

@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::PathBuf;
 
+use frontdesk_policy_bundle::read_file;
+use frontdesk_policy_engine::cases::judge::{self, Judged};
+use frontdesk_policy_engine::cases::{Call, Case, parse_json};
 use serde_json::json;
 
-use crate::bundle;
-use crate::cases::judge::{self, Judged};
-use crate::cases::{Call, Case, parse_json};
 use crate::cli::{Failure, Outcome, Report, SubjectOptions, Verdict};
 use crate::subject::{self, Subject};
 use crate::words;
@@ -42,32 +42,14 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
     let subject = Subject::open(&engine, &options.subject)?;
     let call = match options.hook.or(case.hook) {
         Some(call) => call,
-        None => default_call(&subject)?,
+        None => subject.default_call()?,
     };
-    let judged = runtime.block_on(judge::judge(&subject, call, &case)).map_err(Failure::input)?;
+    let judged = runtime.block_on(judge::judge(subject.for_cases(), call, &case)).map_err(Failure::input)?;
     let verdict = if judged.fault.is_some() { Verdict::Faulted } else { Verdict::Well };
     let json = json!({
         "hook": call.as_str(), "verdict": judged.verdict, "fault": judged.fault, "calls": judged.calls,
     });
     Report::new(text(&judged), json, verdict)
-}
-
-/// The hook of a component that serves one, and the whole of a chain.
-pub fn default_call(subject: &Subject) -> Result<Call, Failure> {
-    if subject.revision().is_some() {
-        return Ok(Call::Chain);
-    }
-    match subject.policies().as_slice() {
-        [one] => Ok(one.hook().into()),
-        many => {
-            let hooks: Vec<&str> = many.iter().map(|policy| policy.hook().as_str()).collect();
-            Err(Failure::input(format!(
-                "{} serves several hooks ({}); name one with --hook, or with `hook` in the case",
-                subject.path().display(),
-                hooks.join(", ")
-            )))
-        }
-    }
 }
 
 fn read_input(path: &std::path::Path) -> Result<Case, Failure> {
@@ -80,7 +62,7 @@ fn read_input(path: &std::path::Path) -> Result<Case, Failure> {
         }
         (bytes, "standard input".to_owned())
     } else {
-        (bundle::read_file(path, INPUT_BYTES_MAX).map_err(Failure::input)?, path.display().to_string())
+        (read_file(path, INPUT_BYTES_MAX).map_err(Failure::input)?, path.display().to_string())
     };
     let text = std::str::from_utf8(&bytes).map_err(|error| Failure::input(format!("{name} is not UTF-8: {error}")))?;
     parse_json(text).map_err(|problem| Failure::input(format!("{name}: {problem}")))

@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use frontdesk_policy_engine::cases::expect::Problem;
+use frontdesk_policy_engine::cases::judge::CallUse;
+use frontdesk_policy_engine::cases::{Case, CaseFile};
 use serde::Serialize;
 
-use super::run::default_call;
-use crate::cases::expect::{self, Problem};
-use crate::cases::judge::{self, CallUse};
-use crate::cases::{self, Call, Case, CaseFile};
 use crate::cli::{Failure, Outcome, Report, SubjectOptions, Verdict};
+use crate::files::read_cases;
 use crate::subject::{self, Subject};
 use crate::words;
 
@@ -52,14 +52,14 @@ struct TestReport {
 pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
     // Files first: a mistake in them is found without waiting for the compiler.
     let paths = if options.cases.is_empty() { default_files(&options.subject.subject)? } else { options.cases.clone() };
-    let files = paths.iter().map(|path| cases::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = paths.iter().map(|path| read_cases(path)).collect::<Result<Vec<_>, _>>()?;
     let engine = subject::engine()?;
     let subject = Subject::open(&engine, &options.subject)?;
     let started = Instant::now();
     let mut reports = Vec::new();
     for file in &files {
-        for (i, case) in file.cases.iter().enumerate() {
-            reports.push(runtime.block_on(judge_case(&subject, file, i, case))?);
+        for index in 0..file.cases.len() {
+            reports.push(runtime.block_on(judge_case(&subject, file, index))?);
         }
     }
     let failed = reports.iter().filter(|report| !report.passed).count();
@@ -90,27 +90,15 @@ fn default_files(subject: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-async fn judge_case(subject: &Subject, file: &CaseFile, index: usize, case: &Case) -> Result<CaseReport, Failure> {
-    let problem = |problem: String| {
-        Failure::input(format!("{}, case {} ({}): {problem}", file.path.display(), index + 1, case.title()))
-    };
-    let call: Call = match case.hook.or(file.call) {
-        Some(call) => call,
-        None => {
-            let call = default_call(subject)?;
-            expect::check(call, case).map_err(problem)?;
-            call
-        }
-    };
-    let judged = judge::judge(subject, call, case).await.map_err(problem)?;
-    let problems = expect::compare(case, &judged);
+async fn judge_case(subject: &Subject, file: &CaseFile, index: usize) -> Result<CaseReport, Failure> {
+    let result = file.judge(index, subject.for_cases()).await.map_err(Failure::input)?;
     Ok(CaseReport {
-        file: file.path.display().to_string(),
-        name: case.title(),
-        hook: call.as_str(),
-        passed: problems.is_empty(),
-        problems,
-        calls: judged.calls,
+        file: file.path.clone(),
+        name: file.cases.get(index).map(Case::title).unwrap_or_default(),
+        hook: result.call.as_str(),
+        passed: result.problems.is_empty(),
+        problems: result.problems,
+        calls: result.judged.calls,
     })
 }
 

@@ -5,11 +5,11 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::support::{Ran, command, finish, repository};
+use crate::support::{Chains, Ran, command, finish, repository};
 
 const TOKEN: &str = "0123456789abcdef";
 
-/// Answers `requests` requests by their path, and hands back what was asked.
+/// Answers `requests` requests by their path, and hands back what was asked: paths, and `POST <path> <body>`.
 fn host(
     requests: usize,
     answer: impl Fn(&str) -> (u16, Value) + Send + 'static,
@@ -31,11 +31,19 @@ fn host(
                 lines.push(line.trim().to_owned());
             }
             assert!(lines.iter().any(|line| line == &format!("authorization: Bearer {TOKEN}")), "{lines:?}");
-            let path = lines[0].split(' ').nth(1).unwrap().to_owned();
+            let mut path = lines[0].split(' ').nth(1).unwrap().to_owned();
+            let length = lines.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            let mut given = vec![0; length.unwrap_or(0)];
+            reader.read_exact(&mut given).unwrap();
             let (status, body) = answer(&path);
             let body = body.to_string();
             let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            let is_post = lines[0].starts_with("POST");
+            if is_post {
+                assert!(lines.iter().any(|line| line == "x-frontdesk-agent: ada"), "{lines:?}");
+                path = format!("POST {path} {}", String::from_utf8(given).unwrap());
+            }
             asked.push(path);
         }
         asked
@@ -173,4 +181,86 @@ fn export_follows_the_pages_and_replaces_nothing() {
     }
     let (url, _asked) = host(1, answer);
     ask(&["export", "--output", &output], &url).ended(2);
+}
+
+fn body_of(asked: &str, path: &str) -> Value {
+    serde_json::from_str(asked.strip_prefix(&format!("POST {path} ")).unwrap_or_else(|| panic!("{asked}"))).unwrap()
+}
+
+fn moved(state: &str) -> Value {
+    json!({
+        "chain": "default", "revision": "ab".repeat(32), "state": state,
+        "rollout": { "active": "cd".repeat(32), "canary": "ab".repeat(32), "canary_share_bp": 10, "canary_step": 0,
+                     "canary_page_ids": ["42"], "canary_steps": [{ "share_bp": 10, "minutes": 30 }] },
+        "gate": { "passed": true, "failures": [], "warnings": ["26 % more fuel"],
+                  "golden": { "cases": 200, "failed": 0 }, "replays": { "records": 100, "routes_changed": 1 } },
+    })
+}
+
+#[test]
+fn a_revision_is_moved_in_somebodys_name_and_for_a_reason() {
+    let table: [(&[&str], &str, Value); 6] = [
+        (&["promote", "default"], "promote", json!({})),
+        (
+            &["promote", "default", "abababababab", "--force"],
+            "promote",
+            json!({"revision": "abababababab", "force": true}),
+        ),
+        (
+            &["canary", "default", "--step", "0.1:30", "--step", "10:60", "--page", "42"],
+            "canary",
+            json!({"page_ids": ["42"], "steps": [{"percent": 0.1, "minutes": 30}, {"percent": 10.0, "minutes": 60}]}),
+        ),
+        (&["shadow", "default", "abababababab"], "shadow", json!({"revision": "abababababab"})),
+        (&["rollback", "default", "--slot", "canary"], "rollback", json!({"slot": "canary"})),
+        (&["unquarantine", "default", "abababababab"], "unquarantine", json!({"revision": "abababababab"})),
+    ];
+    for (arguments, what, mut expected) in table {
+        let (url, asked) = host(1, |_| (200, moved("canary")));
+        let arguments = [arguments, &["--reason", "try it", "--as", "ada"]].concat();
+        let said = ask(&arguments, &url).ended(0);
+        for part in ["revision abab", "is canary", "0.1 % of customers, all of 1 Page, step 1 of 1", "26 % more fuel"] {
+            assert!(said.contains(part), "{part:?} is not in: {said}");
+        }
+        expected["reason"] = "try it".into();
+        let asked = asked.join().unwrap();
+        assert_eq!(body_of(&asked[0], &format!("/admin/policies/default/{what}")), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_the_host_refuses_has_its_exit_code() {
+    for (status, code, exit) in [
+        (409, "gate", 3),
+        (422, "refused", 3),
+        (409, "quarantined", 3),
+        (409, "state", 2),
+        (404, "unknown_revision", 2),
+    ] {
+        let (url, asked) = host(1, move |_| error(status, code));
+        let said = ask(&["promote", "default", "--reason", "x", "--as", "ada"], &url).ended(exit);
+        assert!(said.contains(&format!("it said {code}")), "{said}");
+        asked.join().unwrap();
+    }
+    ask(&["canary", "default", "--reason", "x", "--as", "ada"], "http://127.0.0.1:1").ended(2);
+}
+
+#[test]
+fn a_chain_is_published_as_it_lies_in_its_folder() {
+    let chains = Chains::new();
+    let folder = chains.dir().display().to_string();
+    let (url, asked) = host(1, |_| (422, json!({ "error": { "code": "refused", "message": "no" } })));
+    ask(&["publish", &folder, "--shadow", "--reason", "new words", "--as", "ada"], &url).ended(3);
+    let asked = asked.join().unwrap();
+    let body = body_of(&asked[0], "/admin/policies/default/revisions");
+    assert_eq!((&body["to"], &body["reason"]), (&json!("shadow"), &json!("new words")));
+    let bundle = &body["bundle"];
+    assert!(bundle["settings"]["tone-brand.toml"].as_str().unwrap().contains("language"));
+    assert!(bundle["components"]["../components/tone-brand.wasm"].as_str().unwrap().len() > 10_000);
+    assert!(bundle["cases"]["cases/classify.toml"].as_str().unwrap().contains("[[case]]"));
+    // A mistake is found here, and the host is not asked.
+    std::fs::write(chains.dir().join("tone-brand.toml"), "tone = 5\n").unwrap();
+    let said = ask(&["publish", &folder, "--reason", "x", "--as", "ada"], "http://127.0.0.1:1").ended(2);
+    assert!(said.contains("tone-brand.toml"), "{said}");
+    ask(&["publish", &folder, "--canary", "--reason", "x", "--as", "ada"], "http://127.0.0.1:1").ended(2);
 }

@@ -14,7 +14,7 @@ fn stage(engine: &Engine, chains: &Chains) -> Revision {
         let bytes = std::fs::read(chains.dir().join(&path)).unwrap();
         (path, bytes)
     };
-    engine.stage(&Bundle { chain_toml, files: wanted.into_iter().map(read).collect() }).unwrap()
+    engine.stage(&Bundle { chain_toml, files: wanted.into_iter().map(read).collect(), ..Bundle::default() }).unwrap()
 }
 
 fn turn(id: &str, text: &str) -> Value {
@@ -90,7 +90,7 @@ fn write(file: &Path, rows: &[Value]) {
 impl Recorded {
     fn replay(&self, code: i32) -> Value {
         let (records, chain) = (self.file.display().to_string(), self.chains.text());
-        let ran = policyctl(&["replay", "--records", &records, "--chain", &chain, "--json"]);
+        let ran = policyctl(&["replay", "--records", &records, "--with", &chain, "--json"]);
         ran.ended(code);
         ran.json()
     }
@@ -184,10 +184,10 @@ fn a_record_that_cannot_be_read_is_named() {
     rows[2]["record"]["classify"]["result"]["Ok"]["route"] = json!("maybe");
     write(&recorded.file, &rows);
     let (records, chain) = (recorded.file.display().to_string(), recorded.chains.text());
-    let said = policyctl(&["replay", "--records", &records, "--chain", &chain]).ended(2);
+    let said = policyctl(&["replay", "--records", &records, "--with", &chain]).ended(2);
     assert!(said.contains("line 3") && said.contains("record.classify.result"), "{said}");
     // Before it, there are two that can be.
-    policyctl(&["replay", "--records", &records, "--chain", &chain, "--limit", "2"]).ended(0);
+    policyctl(&["replay", "--records", &records, "--with", &chain, "--limit", "2"]).ended(0);
 }
 
 /// Records of version 1 as a host wrote them, on its demo knowledge, for questions sent through the simulator. They stay

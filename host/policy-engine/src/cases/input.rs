@@ -1,12 +1,11 @@
 //! From a case to the arguments of the hooks.
 
-use frontdesk_policy_engine::types::{
+use super::{Case, CaseMessage, CasePassage};
+use crate::replay::{RecordedCitation, RecordedTurn};
+use crate::types::{
     Author, Classification, Customer, Dossier, Draft, Evidence, FilterOutcome, LocalTime, Message, MessageSource, Page,
     Passage, Route, Turn, Weekday, Window,
 };
-use frontdesk_policy_engine::{RecordedCitation, RecordedTurn};
-
-use super::{Case, CaseMessage, CasePassage};
 
 /// 2026-03-02T10:30:00Z, a Monday, 11:30 in Vienna.
 const NOW_MS: u64 = 1_772_447_400_000;

@@ -14,6 +14,12 @@ pub struct Problem {
     pub found: String,
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.field, self.expected, self.found)
+    }
+}
+
 const OUTCOMES: [(Call, &[&str]); 3] = [
     (Call::Filter, &["pass", "rewrite", "block"]),
     (Call::Escalate, &["send", "ask-back", "hand-over", "send-and-ticket"]),

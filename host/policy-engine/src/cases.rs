@@ -20,25 +20,30 @@
 //! - [`Expect`] lists all that can be expected ([`expect`] compares it with what was found).
 //! - [`judge`] calls the hook, or the whole chain for `hook = "chain"`: without a host there is no retrieval and no
 //!   drafting, so such a case brings its `passages` and its `draft`.
+//!
+//! The command line and the host's gate judge cases with this module, so that what passes in one passes in the other.
+//! Reading files is the caller's.
 
 pub mod expect;
 pub mod input;
 pub mod judge;
 
-use std::path::{Path, PathBuf};
-
-use frontdesk_policy_engine::Hook;
-use frontdesk_policy_engine::types::{AttachmentKind, Author, Evidence, MessageSource, Priority, Route, Turn, Weekday};
 use serde::{Deserialize, Serialize};
 
-use crate::bundle;
-use crate::cli::Failure;
+use crate::hook::Hook;
+use crate::policy::Policy;
+use crate::revision::Revision;
+use crate::types::{AttachmentKind, Author, Evidence, MessageSource, Priority, Route, Turn, Weekday};
+use expect::Problem;
+use judge::Judged;
 
 /// Largest file of cases, in bytes.
-const FILE_BYTES_MAX: usize = 16 << 20;
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+/// Most characters of a case's title.
+const TITLE_CHARACTERS_MAX: usize = 70;
 
 /// What a case calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
     Classify,
@@ -50,8 +55,11 @@ pub enum Call {
 }
 
 impl Call {
+    /// All of them.
     pub const ALL: [Self; 5] = [Self::Classify, Self::Tone, Self::Filter, Self::Escalate, Self::Chain];
 
+    /// The word in files and reports.
+    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self.hook() {
             Some(hook) => hook.as_str(),
@@ -59,6 +67,8 @@ impl Call {
         }
     }
 
+    /// The hook, if it is one.
+    #[must_use]
     pub const fn hook(self) -> Option<Hook> {
         match self {
             Self::Classify => Some(Hook::Classify),
@@ -67,6 +77,17 @@ impl Call {
             Self::Escalate => Some(Hook::Escalate),
             Self::Chain => None,
         }
+    }
+}
+
+impl std::str::FromStr for Call {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|call| call.as_str() == text).ok_or_else(|| {
+            let words = Self::ALL.map(Self::as_str).join(", ");
+            format!("`{}` is none of {words}", text.escape_debug())
+        })
     }
 }
 
@@ -84,7 +105,8 @@ impl From<Hook> for Call {
 /// A file of cases.
 #[derive(Debug)]
 pub struct CaseFile {
-    pub path: PathBuf,
+    /// Its path, for messages.
+    pub path: String,
     /// The hook that the file or its name says.
     pub call: Option<Call>,
     pub cases: Vec<Case>,
@@ -301,38 +323,116 @@ pub struct Expect {
     pub fuel_max: Option<u64>,
 }
 
-/// Reads a file of cases.
-pub fn read(path: &Path) -> Result<CaseFile, Failure> {
-    let bytes = bundle::read_file(path, FILE_BYTES_MAX).map_err(Failure::input)?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| Failure::input(format!("{} is not UTF-8: {error}", path.display())))?;
-    let raw = if path.extension().is_some_and(|it| it == "json") {
+/// Parses a file of cases. The path says the format (`.json`, otherwise TOML), and perhaps the hook; mistakes name it.
+///
+/// # Errors
+/// The first mistake, with its case and field.
+pub fn parse(path: &str, text: &str) -> Result<CaseFile, String> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let raw = if extension == "json" {
         parse_json::<RawFile>(text)
     } else {
         toml::from_str::<RawFile>(text).map_err(|error| error.to_string())
     };
-    let raw = raw.map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))?;
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let raw = raw.map_err(|problem| format!("{path}: {problem}"))?;
     let call = raw.hook.or_else(|| {
         let named =
             |call: &Call| stem.strip_prefix(call.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphabetic));
         Call::ALL.into_iter().find(named)
     });
     if raw.case.is_empty() {
-        return Err(Failure::input(format!("{} holds no case", path.display())));
+        return Err(format!("{path} holds no case"));
     }
-    let cases = raw.case.into_iter().enumerate().map(|(i, case)| {
-        let problem = |problem: String| {
-            Failure::input(format!("{}, case {} ({}): {problem}", path.display(), i + 1, case.title()))
+    let file = CaseFile { path: path.to_owned(), call, cases: raw.case };
+    for (i, case) in file.cases.iter().enumerate() {
+        let fits = case.hook.or(call).map_or(Ok(()), |call| expect::check(call, case));
+        fits.map_err(|problem| file.problem(i, &problem))?;
+    }
+    Ok(file)
+}
+
+/// What cases are judged with.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// A whole chain.
+    Chain(&'a Revision),
+    /// One component, once for each hook it serves.
+    Component(&'a [Policy]),
+}
+
+impl<'a> Subject<'a> {
+    /// All policies, in the order of a turn.
+    #[must_use]
+    pub fn policies(self) -> Vec<&'a Policy> {
+        match self {
+            Self::Chain(revision) => revision.policies().map(|staged| &staged.policy).collect(),
+            Self::Component(policies) => policies.iter().collect(),
+        }
+    }
+
+    /// The policies that serve a hook, in order.
+    #[must_use]
+    pub fn serving(self, hook: Hook) -> Vec<&'a Policy> {
+        self.policies().into_iter().filter(|policy| policy.hook() == hook).collect()
+    }
+
+    /// What a case calls that does not say it: the whole chain, or the component's only hook.
+    ///
+    /// # Errors
+    /// The component serves several.
+    pub fn default_call(self) -> Result<Call, String> {
+        match (self, self.policies().as_slice()) {
+            (Self::Chain(_), _) => Ok(Call::Chain),
+            (Self::Component(_), [one]) => Ok(one.hook().into()),
+            (Self::Component(_), many) => {
+                let hooks: Vec<&str> = many.iter().map(|policy| policy.hook().as_str()).collect();
+                Err(format!(
+                    "the component serves several hooks ({}); name one with --hook, or with `hook` in the case",
+                    hooks.join(", ")
+                ))
+            }
+        }
+    }
+}
+
+/// What came of a case.
+#[derive(Clone, Debug)]
+pub struct CaseResult {
+    /// What was called.
+    pub call: Call,
+    /// The expectations that do not hold; none when it passes.
+    pub problems: Vec<Problem>,
+    /// What was found.
+    pub judged: Judged,
+}
+
+impl CaseFile {
+    /// Judges one of the file's cases, by its place from 0.
+    ///
+    /// # Errors
+    /// Why the case does not fit the subject at all.
+    pub async fn judge(&self, index: usize, subject: Subject<'_>) -> Result<CaseResult, String> {
+        let Some(case) = self.cases.get(index) else { return Err(format!("{} has no case {index}", self.path)) };
+        let call = match case.hook.or(self.call) {
+            Some(call) => Ok(call),
+            None => subject.default_call().and_then(|call| expect::check(call, case).map(|()| call)),
         };
-        let fits = case.hook.or(call).map_or(Ok(()), |call| expect::check(call, &case));
-        fits.map_err(problem)?;
-        Ok(case.clone())
-    });
-    Ok(CaseFile { path: path.to_owned(), call, cases: cases.collect::<Result<_, Failure>>()? })
+        let call = call.map_err(|problem| self.problem(index, &problem))?;
+        let judged = judge::judge(subject, call, case).await.map_err(|problem| self.problem(index, &problem))?;
+        Ok(CaseResult { call, problems: expect::compare(case, &judged), judged })
+    }
+
+    fn problem(&self, index: usize, problem: &str) -> String {
+        let title = self.cases.get(index).map(Case::title).unwrap_or_default();
+        format!("{}, case {} ({title}): {problem}", self.path, index + 1)
+    }
 }
 
 /// JSON whose mistakes are named by their field.
+///
+/// # Errors
+/// The first mistake.
 pub fn parse_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -345,10 +445,17 @@ pub fn parse_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Strin
 }
 
 impl Case {
-    /// The name, or the text.
+    /// The name, or the text, on one line.
+    #[must_use]
     pub fn title(&self) -> String {
         let text = self.name.as_deref().or(self.text.as_deref()).unwrap_or("without a name or text");
-        crate::words::one_line(text, 70)
+        let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.retain(|c| !c.is_control());
+        if line.chars().count() > TITLE_CHARACTERS_MAX {
+            line = line.chars().take(TITLE_CHARACTERS_MAX - 1).collect();
+            line.push('…');
+        }
+        line
     }
 }
 
@@ -356,22 +463,15 @@ impl Case {
 mod tests {
     use super::*;
 
-    fn read_text(name: &str, text: &str) -> Result<CaseFile, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        read(&path).map_err(|failure| format!("{failure:?}"))
-    }
-
     #[test]
     fn the_hook_is_the_cases_or_the_files_or_in_its_name() {
         let case = "[[case]]\ntext = \"x\"\nexpect.fuel_max = 1\n";
-        assert_eq!(read_text("classify.toml", case).unwrap().call, Some(Call::Classify));
-        assert_eq!(read_text("filter-links.toml", case).unwrap().call, Some(Call::Filter));
-        assert_eq!(read_text("chainsaw.toml", case).unwrap().call, None);
-        assert_eq!(read_text("x.toml", &format!("hook = \"chain\"\n{case}")).unwrap().call, Some(Call::Chain));
+        assert_eq!(parse("classify.toml", case).unwrap().call, Some(Call::Classify));
+        assert_eq!(parse("filter-links.toml", case).unwrap().call, Some(Call::Filter));
+        assert_eq!(parse("chainsaw.toml", case).unwrap().call, None);
+        assert_eq!(parse("x.toml", &format!("hook = \"chain\"\n{case}")).unwrap().call, Some(Call::Chain));
         let json = r#"{"hook": "tone", "case": [{"text": "x", "expect": {"language": "de"}}]}"#;
-        assert_eq!(read_text("x.json", json).unwrap().call, Some(Call::Tone));
+        assert_eq!(parse("x.json", json).unwrap().call, Some(Call::Tone));
     }
 
     #[test]
@@ -391,7 +491,7 @@ mod tests {
             ("classify.toml", "case = []", "holds no case"),
         ];
         for (name, text, expected) in table {
-            let found = read_text(name, text).unwrap_err();
+            let found = parse(name, text).unwrap_err();
             assert!(found.contains(expected) && found.contains(name), "{text}: {found}");
         }
     }

@@ -1,14 +1,16 @@
 //! Calls the hook of a case, and gathers what came of it.
 
-use frontdesk_policy_engine::types::{EscalationVerdict, FilterVerdict, Outcome, Priority, Route, Ticket};
-use frontdesk_policy_engine::{
-    CallContext, Called, Fault, FilterResult, FilterRun, Hook, Level, LogLine, Policy, replay,
-};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Call, Case, input};
-use crate::subject::Subject;
+use super::{Call, Case, Subject, input};
+use crate::fault::{Called, Fault, LogLine};
+use crate::hook::Hook;
+use crate::lookup::CallContext;
+use crate::policy::Policy;
+use crate::replay::{Level, replay};
+use crate::revision::{FilterResult, FilterRun};
+use crate::types::{EscalationVerdict, FilterVerdict, Outcome, Priority, Route, Ticket, Turn};
 
 /// What one call used.
 #[derive(Clone, Debug, Serialize)]
@@ -58,15 +60,18 @@ pub struct Facts {
     pub closing: String,
 }
 
-/// Judges a case. An error says why the case fits the subject not at all.
-pub async fn judge(subject: &Subject, call: Call, case: &Case) -> Result<Judged, String> {
+/// Judges a case.
+///
+/// # Errors
+/// Why the case does not fit the subject at all.
+pub async fn judge(subject: Subject<'_>, call: Call, case: &Case) -> Result<Judged, String> {
     let Some(hook) = call.hook() else { return judge_chain(subject, case).await };
     let context = CallContext::default();
     let turn = input::turn(case)?;
     let policies = subject.serving(hook);
     let policy = *policies.first().ok_or_else(|| {
         let served: Vec<&str> = subject.policies().iter().map(|policy| policy.hook().as_str()).collect();
-        format!("{} has no policy for the hook `{hook}`; it serves {}", subject.path().display(), served.join(", "))
+        format!("there is no policy for the hook `{hook}`, only for {}", served.join(", "))
     })?;
     Ok(match hook {
         Hook::Classify => gather(policy, policy.classify(&context, &turn).await, |verdict| Facts {
@@ -87,7 +92,7 @@ pub async fn judge(subject: &Subject, call: Call, case: &Case) -> Result<Judged,
                 ..Facts::default()
             })
         }
-        Hook::Filter => judge_filters(subject, &policies, case, &turn).await,
+        Hook::Filter => judge_filters(subject, policy, &policies, case, &turn).await,
         Hook::Escalate => {
             let dossier = input::dossier(case);
             let called = policy.decide(&context, &turn, &dossier).await;
@@ -98,14 +103,14 @@ pub async fn judge(subject: &Subject, call: Call, case: &Case) -> Result<Judged,
 
 /// A chain's filters in order, or the one of a component.
 async fn judge_filters(
-    subject: &Subject,
+    subject: Subject<'_>,
+    policy: &Policy,
     policies: &[&Policy],
     case: &Case,
-    turn: &frontdesk_policy_engine::types::Turn,
+    turn: &Turn,
 ) -> Judged {
     let (context, draft, passages) = (CallContext::default(), input::draft(case), input::passages(case));
-    let Some(revision) = subject.revision() else {
-        let policy = policies[0];
+    let Subject::Chain(revision) = subject else {
         let called = policy.apply(&context, turn, &draft, &passages).await;
         return gather(policy, called, |verdict| filter_facts(verdict, &draft.text));
     };
@@ -119,12 +124,9 @@ async fn judge_filters(
     }
 }
 
-async fn judge_chain(subject: &Subject, case: &Case) -> Result<Judged, String> {
-    let Some(revision) = subject.revision() else {
-        return Err(format!(
-            "`hook = \"chain\"` needs a chain's folder, and {} is a component",
-            subject.path().display()
-        ));
+async fn judge_chain(subject: Subject<'_>, case: &Case) -> Result<Judged, String> {
+    let Subject::Chain(revision) = subject else {
+        return Err("`hook = \"chain\"` needs a chain's folder, and this is a component".to_owned());
     };
     let recorded = input::recorded(case)?;
     let replayed = replay(revision, &recorded).await;
@@ -174,7 +176,7 @@ impl RouteWords for Route {
     ];
 }
 
-fn serving(subject: &Subject, hook: Hook) -> Result<&Policy, String> {
+fn serving(subject: Subject<'_>, hook: Hook) -> Result<&Policy, String> {
     subject.serving(hook).first().copied().ok_or_else(|| format!("the chain has no policy for the hook `{hook}`"))
 }
 

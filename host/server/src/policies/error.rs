@@ -1,0 +1,82 @@
+//! Why a revision was not taken, or not moved.
+
+use frontdesk_policy_bundle::BundleError;
+use frontdesk_policy_engine::gate::Verdict;
+
+use super::rollout::{MoveError, short};
+
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    #[error("the policy engine cannot start: {source}")]
+    Engine {
+        #[from]
+        source: frontdesk_policy_engine::EngineError,
+    },
+    #[error("{source}")]
+    Bundle {
+        #[from]
+        source: BundleError,
+    },
+    #[error("the folder of chain {chain} keeps changing while it is read")]
+    Unsettled { chain: String },
+    #[error("component sha256:{digest} is not stored here; publish it first, or name a file")]
+    UnknownDigest { digest: String },
+    #[error("there is no chain {chain:?} here; this host has {}", known.join(", "))]
+    UnknownChain { chain: String, known: Vec<String> },
+    #[error("revision {revision} is not stored here; publish it first")]
+    UnknownRevision { revision: String },
+    #[error("revision {} cannot be staged here: {reason}", short(revision))]
+    NotStaged { revision: String, reason: String },
+    #[error("{source}")]
+    Stage {
+        #[from]
+        source: frontdesk_policy_engine::StageError,
+    },
+    #[error("revision {} did not pass the gate: {}", short(revision), verdict.reason())]
+    Gate { revision: String, verdict: Box<Verdict> },
+    #[error(
+        "revision {} is quarantined, because it did harm; change it, or take it out of quarantine with a reason",
+        short(revision)
+    )]
+    Quarantined { revision: String },
+    #[error("revision {} is not quarantined", short(revision))]
+    NotQuarantined { revision: String },
+    #[error("no revision waits to be moved on in this chain; name one")]
+    NothingWaits,
+    #[error(transparent)]
+    Move(#[from] MoveError),
+    #[error("the database did not do it: {source}")]
+    Store {
+        #[from]
+        source: sqlx::Error,
+    },
+    #[error("the database gave no answer within {waited_s} s")]
+    Silent { waited_s: u64 },
+    #[error("staging was interrupted: {source}")]
+    Interrupted {
+        #[from]
+        source: tokio::task::JoinError,
+    },
+}
+
+impl PolicyError {
+    /// Whether trying again without a change may succeed.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store { .. } | Self::Silent { .. } | Self::Interrupted { .. } | Self::Unsettled { .. })
+    }
+
+    /// The whole chain of causes in one line.
+    pub fn describe(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            let said = inner.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = inner.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,221 @@
+//! The folder of a chain: read it when it may have changed, and publish what is new in it.
+//!
+//! What a folder holds now is compared with three things, by the hash of its content:
+//!
+//! | the folder holds | then |
+//! |---|---|
+//! | what this process has judged already | nothing: it is no news |
+//! | what folders published last | nothing: the row says what serves, perhaps another revision by a person's word |
+//! | at the start: what was published before and replaced since | it is stale: the row counts, and the status says so |
+//! | anything else | it is published |
+//!
+//! So a change that this process *sees* counts, also one back to earlier content; a restart alone brings nothing back.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use frontdesk_policy_engine::Bundle;
+
+use super::moves::{By, FromFolder, Times};
+use super::rollout::short;
+use super::{Policies, PolicyError, Rejection, bundle};
+use crate::db;
+
+/// Two readings of a folder must agree over this time.
+const SETTLE: Duration = Duration::from_millis(60);
+/// Longest time for a publication: the gate alone may be allowed ten minutes.
+const PUBLISH_MAX: Duration = Duration::from_secs(900);
+/// A folder that keeps changing is looked at again after so many readings.
+const SETTLE_READINGS_MAX: usize = 50;
+
+/// What is to be done about a folder's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// This process has judged it.
+    Judged,
+    /// It is what folders published last.
+    Current,
+    /// It was published before, and replaced since.
+    Stale,
+    New,
+}
+
+fn weigh(seen: Option<&str>, found: &str, last: Option<&str>, was_published: bool, serves: bool) -> Content {
+    if seen == Some(found) {
+        Content::Judged
+    } else if !serves {
+        Content::New
+    } else if last == Some(found) {
+        Content::Current
+    } else if seen.is_none() && was_published {
+        Content::Stale
+    } else {
+        Content::New
+    }
+}
+
+impl Policies {
+    /// Publishes what is new in a chain's folder.
+    pub(super) async fn reconcile_folder(&self, chain: &str) {
+        let started = Instant::now();
+        let (bundle, hash) = match self.read_settled(chain).await {
+            Ok(read) => read,
+            Err(error) => return self.refuse_folder(chain, None, &error).await,
+        };
+        let mut times = Times { read_ms: started.elapsed().as_millis(), ..Times::default() };
+        let content = match db::in_time(self.weigh(chain, &hash)).await {
+            Ok(content) => content,
+            Err(error) => {
+                tracing::warn!(%error, chain, "the folder waits: the database does not say what was published");
+                return;
+            }
+        };
+        match content {
+            Content::Judged => {}
+            Content::Current => self.folder_is_good(chain, hash, None),
+            Content::Stale => {
+                let note = "the folder holds what was published before and replaced since; it is not used until its \
+                            content changes (`policyctl publish` takes it as it is)";
+                tracing::warn!(chain, content_sha256 = hash, "{note}");
+                self.folder_is_good(chain, hash, Some(note.to_owned()));
+            }
+            Content::New => match self.publish_folder(chain, bundle, &hash, &mut times).await {
+                Ok(revision) => {
+                    let Times { read_ms, stage_ms, store_ms, gate_ms, activate_ms } = times;
+                    let total_ms = started.elapsed().as_millis();
+                    tracing::info!(
+                        chain,
+                        revision = short(&revision),
+                        read_ms,
+                        stage_ms,
+                        store_ms,
+                        gate_ms,
+                        activate_ms,
+                        total_ms,
+                        "the folder was published"
+                    );
+                    self.folder_is_good(chain, hash, None);
+                }
+                Err(error) => self.refuse_folder(chain, Some(hash), &error).await,
+            },
+        }
+    }
+
+    async fn weigh(&self, chain: &str, found: &str) -> sqlx::Result<Content> {
+        let seen = self.seen(chain);
+        if seen.as_deref() == Some(found) {
+            return Ok(Content::Judged);
+        }
+        let row = db::rollouts::get(&self.inner.pool, chain).await?;
+        let serves = row.is_some_and(|row| row.active.is_some());
+        let (last, was_published) = db::revisions::publications(&self.inner.pool, chain, found).await?;
+        Ok(weigh(seen.as_deref(), found, last.as_deref(), was_published, serves))
+    }
+
+    async fn publish_folder(
+        &self,
+        chain: &str,
+        bundle: Bundle,
+        hash: &str,
+        times: &mut Times,
+    ) -> Result<String, PolicyError> {
+        let replica = self.inner.replica.clone();
+        let by = By { actor: &replica, reason: "the folder changed", forced: false };
+        let folder = Some(FromFolder { content_sha256: hash });
+        let taken = tokio::time::timeout(PUBLISH_MAX, self.take(chain, bundle, None, by, folder, times)).await;
+        let moved = taken.map_err(|_| PolicyError::Silent { waited_s: PUBLISH_MAX.as_secs() })??;
+        Ok(moved.revision)
+    }
+
+    fn seen(&self, chain: &str) -> Option<String> {
+        self.lock().get(chain).and_then(|known| known.seen.clone())
+    }
+
+    fn folder_is_good(&self, chain: &str, hash: String, note: Option<String>) {
+        let mut chains = self.lock();
+        let known = chains.entry(chain.to_owned()).or_default();
+        known.seen = Some(hash);
+        known.rejected = None;
+        known.folder = note;
+    }
+
+    async fn refuse_folder(&self, chain: &str, hash: Option<String>, error: &PolicyError) {
+        let reason = error.describe();
+        // The same failure again is not news; another one is.
+        let seen = hash.clone().unwrap_or_else(|| format!("unreadable: {reason}"));
+        {
+            let mut chains = self.lock();
+            let known = chains.entry(chain.to_owned()).or_default();
+            let is_known = known.seen.as_deref() == Some(seen.as_str())
+                || known.rejected.as_ref().is_some_and(|it| it.reason == reason && it.content_sha256 == hash);
+            // What could not be stored is tried again: the folder is not to blame.
+            if !error.is_passing() {
+                known.seen = Some(seen);
+            }
+            if is_known {
+                return;
+            }
+            known.rejected = Some(Rejection { at: Utc::now(), content_sha256: hash.clone(), reason: reason.clone() });
+        }
+        metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned()).increment(1);
+        tracing::error!(chain, reason, "a policy candidate was rejected; the old revision serves on");
+        // The gate's refusal is noted with its revision.
+        if matches!(error, PolicyError::Gate { .. }) {
+            return;
+        }
+        let (pool, actor) = (&self.inner.pool, &self.inner.replica);
+        if let Err(error) = db::revisions::note_rejected(pool, chain, hash.as_deref(), actor, &reason).await {
+            tracing::warn!(%error, chain, "the rejection could not be stored");
+        }
+    }
+
+    /// Reads until two readings agree.
+    async fn read_settled(&self, chain: &str) -> Result<(Bundle, String), PolicyError> {
+        let mut last = self.read(chain).await?;
+        if self.seen(chain).as_deref() == Some(last.1.as_str()) {
+            return Ok(last);
+        }
+        for _ in 0..SETTLE_READINGS_MAX {
+            tokio::time::sleep(SETTLE).await;
+            let again = self.read(chain).await?;
+            if again.1 == last.1 {
+                return Ok(again);
+            }
+            last = again;
+        }
+        Err(PolicyError::Unsettled { chain: chain.to_owned() })
+    }
+
+    async fn read(&self, chain: &str) -> Result<(Bundle, String), PolicyError> {
+        bundle::read(&self.inner.pool, &self.inner.dir, chain).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_is_seen_counts_and_a_restart_brings_nothing_back() {
+        // What was judged, what is found, what was published last, whether this ever was, whether anything serves.
+        let cases = [
+            // A first start, and a start with what is published.
+            (None, "a", None, false, false, Content::New),
+            (None, "a", Some("a"), true, true, Content::Current),
+            // A start with something new, and one with something old.
+            (None, "b", Some("a"), false, true, Content::New),
+            (None, "a", Some("b"), true, true, Content::Stale),
+            // While it runs: no news; another replica was faster; a change; a change back.
+            (Some("a"), "a", Some("b"), true, true, Content::Judged),
+            (Some("a"), "b", Some("b"), true, true, Content::Current),
+            (Some("a"), "b", Some("a"), false, true, Content::New),
+            (Some("b"), "a", Some("b"), true, true, Content::New),
+            // Where nothing serves, anything is better.
+            (None, "a", Some("b"), true, false, Content::New),
+            (None, "a", Some("a"), true, false, Content::New),
+        ];
+        for (seen, found, last, was_published, serves, expected) in cases {
+            assert_eq!(weigh(seen, found, last, was_published, serves), expected, "{seen:?} {found} {last:?}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Judging a candidate before it serves: the chain's golden cases, then the newest recorded decisions. The thresholds and
+//! the verdict are `policy_engine::gate`'s; here are the I/O and the clock.
+//!
+//! The gate runs beside the turns, one call at a time, so that it takes one instance of the pool at most. Its decisions are
+//! bounded in number and time; the golden cases, which the author can count, in time alone.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use frontdesk_policy_engine::cases::{self, Subject};
+use frontdesk_policy_engine::gate::{Golden, Judged, Replays, SHOWN_MAX, Verdict};
+use frontdesk_policy_engine::{RecordedTurn, Revision, replay};
+use sqlx::PgPool;
+
+use crate::db;
+
+/// Golden cases that take longer than this do not hold.
+const GOLDEN_MAX: Duration = Duration::from_secs(30);
+
+/// Judges a candidate against what serves now.
+pub async fn judge(
+    pool: &PgPool,
+    chain: &str,
+    candidate: &Revision,
+    cases: &BTreeMap<String, String>,
+    active: Option<&Revision>,
+) -> sqlx::Result<Verdict> {
+    let started = Instant::now();
+    let spec = &candidate.spec().gate;
+    let golden = golden(candidate, cases).await;
+    // A candidate that fails its own cases is refused whatever the recorded decisions say.
+    let replays = if golden.failed > spec.golden_failures_max || golden.unreadable.is_some() {
+        Replays::default()
+    } else {
+        replays(pool, chain, candidate, active).await?
+    };
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let verdict = Verdict::of(spec, golden, replays, elapsed_ms);
+    let passed = if verdict.passed { "true" } else { "false" };
+    metrics::counter!("frontdesk_policy_gate_total", "chain" => chain.to_owned(), "passed" => passed).increment(1);
+    for warning in &verdict.warnings {
+        tracing::warn!(chain, revision = candidate.id().short(), warning, "the gate warns");
+    }
+    Ok(verdict)
+}
+
+async fn golden(candidate: &Revision, texts: &BTreeMap<String, String>) -> Golden {
+    let deadline = Instant::now() + GOLDEN_MAX;
+    let mut golden = Golden::default();
+    for (path, text) in texts {
+        let file = match cases::parse(path, text) {
+            Ok(file) => file,
+            Err(problem) => {
+                golden.unreadable = Some(problem);
+                return golden;
+            }
+        };
+        for index in 0..file.cases.len() {
+            if Instant::now() > deadline {
+                golden.unreadable = Some(format!("they take longer than {} s", GOLDEN_MAX.as_secs()));
+                return golden;
+            }
+            golden.cases += 1;
+            let failure = match file.judge(index, Subject::Chain(candidate)).await {
+                Ok(result) if result.problems.is_empty() => None,
+                Ok(result) => {
+                    let title = file.cases.get(index).map(cases::Case::title).unwrap_or_default();
+                    let problems = result.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                    Some(format!("{path}, case {} ({title}): {problems}", index + 1))
+                }
+                Err(problem) => Some(problem),
+            };
+            if let Some(failure) = failure {
+                golden.failed += 1;
+                if golden.failures.len() < SHOWN_MAX {
+                    golden.failures.push(failure);
+                }
+            }
+        }
+    }
+    golden
+}
+
+async fn replays(pool: &PgPool, chain: &str, candidate: &Revision, active: Option<&Revision>) -> sqlx::Result<Replays> {
+    let spec = &candidate.spec().gate;
+    let mut replays = Replays::default();
+    if spec.replay_last == 0 {
+        return Ok(replays);
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(spec.replay_ms_max);
+    let fetched = db::decisions::newest_records(pool, chain, spec.replay_last.into());
+    let Ok(records) = tokio::time::timeout_at(deadline, fetched).await else {
+        replays.skipped = spec.replay_last;
+        return Ok(replays);
+    };
+    let mut records = records?.into_iter();
+    for (turn_id, record) in records.by_ref() {
+        // Erased at the customer's wish, or of a version that is not read any more.
+        let Ok(recorded) = serde_json::from_value::<RecordedTurn>(record) else { continue };
+        let judged = Judged::from(&replay(candidate, &recorded).await);
+        let now = match active {
+            Some(active) if recorded.revision_id().as_deref() != Some(active.id().as_str()) => {
+                Judged::from(&replay(active, &recorded).await)
+            }
+            _ => Judged::from(&recorded),
+        };
+        replays.add(&turn_id.to_string(), &now, &judged);
+        if tokio::time::Instant::now() > deadline {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    replays.skipped = u32::try_from(records.len()).unwrap_or(u32::MAX);
+    Ok(replays)
+}
