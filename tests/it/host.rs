@@ -25,6 +25,8 @@ pub const ADMIN_TOKEN: &str = "an admin token of the tests";
 pub const VERIFY_TOKEN: &str = "a verify token of the tests";
 pub const PAGE_TOKEN: &str = "token of the page";
 pub const OTHER_PAGE_TOKEN: &str = "token of the other page";
+/// One key-encryption key.
+pub const KEYS: &str = "test-1:dGhpcnR5LXR3byBieXRlcyBmb3IgdGhlIHRlc3RzISE=";
 pub const TICKET_SECRET: &str = "a webhook secret of the tests";
 /// Everything here takes milliseconds; this is only how long a broken host may keep a test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -200,7 +202,8 @@ impl Host {
     pub async fn drained(&self) {
         let started = Instant::now();
         let open = "select (select count(*) from inbox where state = 'pending')
-                         + (select count(*) from outbox where state in ('queued', 'sending', 'unknown'))";
+                         + (select count(*) from outbox where state in ('queued', 'sending', 'unknown'))
+                         + (select count(*) from decisions where record_state = 'pending')";
         while self.count(open).await > 0 {
             if started.elapsed() > PATIENCE {
                 let left: Vec<Value> = sqlx::query_scalar(
@@ -365,6 +368,7 @@ fn secrets(ground: &Ground) -> Secrets {
             .map(|(id, token)| (id.to_owned(), SecretString::from(token)))
             .into(),
         ticket_webhook: Some(SecretString::from(TICKET_SECRET)),
+        keys: Some(SecretString::from(KEYS)),
         database_url: Some(SecretString::from(ground.db.url.clone())),
         redis_url: Some(SecretString::from(redis)),
     }

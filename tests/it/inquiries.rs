@@ -1,6 +1,7 @@
 //! Who asks, and what becomes of it in odd cases: people whom only a plugin knows, corrections far behind their question, and a
 //! second matter while the first waits for a person.
 
+use frontdesk_server::records::{Decision, Form};
 use frontdesk_testkit::{Outcome, wire};
 use serde_json::{Value, json};
 
@@ -68,8 +69,9 @@ async fn corrections_count_however_many_events_wait_before_them() {
 
     assert!(host.got("3101")[0].contains(ANSWER), "the edited words are answered: {:?}", host.got("3101"));
     assert!(host.got("3102").iter().all(|text| !text.contains(ANSWER)), "{:?}", host.got("3102"));
-    let mut decided: Vec<String> =
-        sqlx::query_scalar("select record::text from decisions").fetch_all(host.pool()).await.unwrap();
+    let decisions = host.app.records.all_after(None, None, 100, Form::Clear).await.unwrap();
+    assert!(decisions.iter().any(Decision::has_record), "{decisions:?}");
+    let mut decided: Vec<String> = decisions.iter().map(|decision| decision.record.to_string()).collect();
     decided.extend(sqlx::query_scalar::<_, String>("select text from messages").fetch_all(host.pool()).await.unwrap());
     assert!(decided.iter().all(|text| !text.contains("secret-word")), "the first words are nowhere");
     let attempts = host.count("select coalesce(max(attempts), 0)::bigint from inbox").await;

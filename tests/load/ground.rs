@@ -88,6 +88,7 @@ impl Ground {
             admin_token: SecretString::from(ADMIN_TOKEN),
             page_tokens: [(PAGE.to_owned(), SecretString::from(PAGE_TOKEN))].into(),
             ticket_webhook: None,
+            keys: Some(SecretString::from("bench-1:dGhpcnR5LXR3byBieXRlcyBmb3IgdGhlIHRlc3RzISE=")),
             database_url: Some(SecretString::from(self.url.clone())),
             redis_url: Some(SecretString::from(self.redis_url.clone())),
         }

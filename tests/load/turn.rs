@@ -257,7 +257,7 @@ async fn teach(app: &App) -> Result<Vec<String>> {
 async fn steps(pool: &PgPool, since: DateTime<Utc>) -> Result<String> {
     let rows: Vec<(String, f64)> = sqlx::query_as(
         "select t.key, percentile_cont(0.5) within group (order by t.value::float8)
-           from decisions d cross join lateral jsonb_each_text(d.record -> 'times') t
+           from decisions d join decision_records r using (turn_id) cross join lateral jsonb_each_text(r.masked -> 'times') t
           where d.created_at >= $1 group by t.key
          union all
          select 'all_until_commit_us', percentile_cont(0.5) within group (order by duration_us)

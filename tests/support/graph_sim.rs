@@ -290,6 +290,39 @@ impl GraphSim {
         self.shared.change(|state| state.dead_tokens.insert(page_id.to_owned(), subcode));
     }
 
+    /// Takes a permission away from every token.
+    pub fn revoke_scope(&self, scope: &str) {
+        self.shared.change(|state| state.scopes.retain(|held| held != scope));
+    }
+
+    /// Replaces a Page's token, as connecting it again does. The one of before is unknown from now on.
+    pub fn renew_token(&self, page_id: &str, token: &str) {
+        self.shared.change(|state| {
+            state.dead_tokens.remove(page_id);
+            if let Some(page) = state.config.pages.iter_mut().find(|page| page.page_id == page_id) {
+                page.token = token.to_owned();
+            }
+        });
+    }
+
+    /// Tells which person of which Page an app-scoped id is.
+    pub fn map_user(&self, user_id: &str, page_id: &str, psid: &str) {
+        self.shared.change(|state| {
+            state.page_ids.entry(user_id.to_owned()).or_default().push((page_id.to_owned(), psid.to_owned()));
+        });
+    }
+
+    /// The fields that the app is subscribed to for a Page.
+    pub fn subscribed_fields(&self, page_id: &str) -> Option<Vec<String>> {
+        self.shared.lock().subscriptions.get(page_id).cloned()
+    }
+
+    /// Subscribes the app to these fields of a Page only.
+    pub fn set_subscribed_fields(&self, page_id: &str, fields: &[&str]) {
+        let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+        self.shared.change(|state| state.subscriptions.insert(page_id.to_owned(), fields));
+    }
+
     /// Makes a Page's token good again.
     pub fn revive_token(&self, page_id: &str) {
         self.shared.change(|state| state.dead_tokens.remove(page_id));

@@ -16,6 +16,7 @@
 
 mod answers;
 mod call;
+mod connect;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,8 @@ use serde_json::{Value, json};
 pub use answers::{
     ConnectedApp, Conversation, ConversationMessage, DebugToken, FeatureStatus, GranularScope, Profile, ThreadOwner,
 };
+
+pub use connect::{Account, LongLivedToken, PagePerson};
 
 use crate::classify::{Failure, GraphError, PermanentReason};
 use crate::ids::{AppId, Mid, PageId, Psid};

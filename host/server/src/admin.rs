@@ -20,16 +20,19 @@
 //! | `GET /admin/conversations`, `GET /admin/conversations/{id}` | conversations; one with transcript, ticket, window |
 //! | `GET /admin/conversations/{id}/turns`, `…/by-psid/{page_id}/{psid}/turns` | what was decided, and why |
 //! | `POST /admin/conversations/{id}/takeover`, `…/reply`, `…/handback` | see [`crate::handover`] |
-//! | `GET /admin/turns` | the whole records of all turns, oldest first, for replay |
+//! | `GET /admin/turns` | the whole records of all turns, oldest first, for replay; `form=masked` without words |
 //! | `GET /admin/turns/{turn_id}`, `…/by-mid/{page_id}/{mid}` | the whole record of one turn: by its id, by a message that it read or sent |
 //! | `GET /admin/tickets`, `GET /admin/tickets/{id}`, `POST …/resolve` | matters for people |
 //! | `GET /admin/outbox/unknown`, `…/failed`, `POST /admin/outbox/{id}/settle` | sends in doubt |
 //! | `POST /admin/inbox/missing` | which of some messages (`page_id`, `mids`) never arrived |
-//! | `GET /admin/pages`, `POST /admin/pages/{id}/resume` | whether a Page may send |
+//! | `GET /admin/pages`, `POST /admin/pages/{id}/resume` | whether a Page may send, and what Meta says of it |
+//! | `POST /admin/pages`, `…/{id}/disconnect`, `…/{id}/check` | connect a Page (again), end that, ask Meta about it now |
+//! | `POST /admin/people/{page_id}/{psid}/erase`, `GET /admin/erasures`, `…/{code}`, `POST …/{code}/retry` | forget a person: see [`crate::privacy`] |
 //! | `/admin/knowledge…` | documents in, out, and searched |
 
 mod access;
 mod conversations;
+mod erasures;
 mod error;
 mod inbox;
 mod knowledge;
@@ -88,8 +91,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/outbox/failed", get(outbox::failed))
         .route("/outbox/{id}/settle", post(outbox::settle))
         .route("/inbox/missing", post(inbox::missing))
-        .route("/pages", get(pages::list))
+        .route("/pages", get(pages::list).post(pages::connect))
+        .route("/pages/{id}/disconnect", post(pages::disconnect))
+        .route("/pages/{id}/check", post(pages::check))
         .route("/pages/{id}/resume", post(pages::resume))
+        .route("/people/{page_id}/{psid}/erase", post(erasures::erase))
+        .route("/erasures", get(erasures::list))
+        .route("/erasures/{code}", get(erasures::show))
+        .route("/erasures/{code}/retry", post(erasures::retry))
         .route("/knowledge", get(knowledge::list))
         .route("/knowledge/search", get(knowledge::search))
         .route("/knowledge/{id}", delete(knowledge::delete))

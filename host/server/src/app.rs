@@ -16,10 +16,13 @@ use crate::clock::Clock;
 use crate::db;
 use crate::embedded::{Durability, Engines, EnginesConfig, Which};
 use crate::inbox::Inbox;
+use crate::keys::{self, Keys};
 use crate::knowledge::{self, Knowledge};
 use crate::outbox::Outbox;
+use crate::pages::PageTokens;
 use crate::policies::Policies;
 use crate::queue::{Queue, WakeUps};
+use crate::records::{Records, Writer};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 use crate::spending::Budgeted;
@@ -37,6 +40,12 @@ pub struct App {
     pub clock: Clock,
     /// The database.
     pub pool: PgPool,
+    /// What is sealed in the database opens with these.
+    pub keys: Keys,
+    /// Decision records: written beside the turns, read in one place.
+    pub records: Records,
+    /// The Pages' tokens, as they stand now.
+    pub tokens: PageTokens,
     /// Redis, or what stands for it.
     pub queue: Queue,
     /// Sends wake-ups without waiting.
@@ -103,6 +112,7 @@ impl Server {
         let metrics = metrics_handle()?;
         let (engines, database_url, redis_url) = start_engines(&settings, &secrets).await?;
         let pool = db::connect(&database_url, settings.database.connections_max).await?;
+        let keys = Keys::open(keys::obtain(&settings, secrets.keys.as_ref())?, &pool).await?;
         for page in &settings.pages {
             db::pages::upsert(&pool, page).await?;
         }
@@ -121,6 +131,8 @@ impl Server {
             &late_tasks,
             &late_stop,
         );
+        let writer = Writer::start(pool.clone(), keys.clone(), &settings.records, &late_tasks, &late_stop);
+        let records = Records::new(pool.clone(), keys.clone(), writer);
         let embedder = knowledge::embedder(&settings.embeddings)?;
         let mut drafter = answer::drafters(&settings.model, &settings.fallback_models, Some(Arc::clone(&embedder)))?;
         if drafter.asks_a_model() {
@@ -131,8 +143,11 @@ impl Server {
         knowledge.prepare().await?;
         // Two hosts in one process are two replicas.
         let replica = format!("{}-{}-{:04x}", hostname(), std::process::id(), rand::random::<u16>());
-        let policies = Policies::start(pool.clone(), &settings, &replica, &tasks, &stop).await?;
-        let outbox = Outbox::new(&settings, &secrets)?;
+        let policies = Policies::start(pool.clone(), records.clone(), &settings, &replica, &tasks, &stop).await?;
+        let tokens = PageTokens::new(pool.clone(), keys.clone(), &secrets.page_tokens);
+        tokens.refresh().await?;
+        say_pages_without_token(&settings, &tokens);
+        let outbox = Outbox::new(&settings, &secrets, tokens.clone())?;
         let listener = TcpListener::bind(&settings.server.listen).await.map_err(|source| {
             anyhow::anyhow!(
                 "cannot listen on {}: {source}; choose another address with server.listen or FRONTDESK__SERVER__LISTEN",
@@ -145,6 +160,9 @@ impl Server {
             secrets,
             clock,
             pool,
+            keys,
+            records,
+            tokens,
             queue,
             wake_ups,
             inbox,
@@ -172,13 +190,18 @@ impl Server {
             crate::worker::start(&self.app, &self.tasks, &self.stop, &self.late_tasks, &self.late_stop);
             crate::outbox::start(&self.app, &self.tasks, &self.stop);
             crate::tickets::start(&self.app, &self.tasks, &self.stop);
+            crate::privacy::erasure::start(&self.app, &self.tasks, &self.stop);
         }
         crate::health::start(&self.app, &self.tasks, &self.stop);
+        crate::records::start_upkeep(&self.app, &self.tasks, &self.stop);
+        self.app.tokens.start(&self.tasks, &self.stop);
+        crate::pages::health::start(&self.app, &self.tasks, &self.stop);
         crate::knowledge::start_reembedding(Arc::clone(&self.app.knowledge), &self.tasks, &self.stop);
         if let Some(listener) = self.listener.take() {
             let stop = self.stop.clone();
             let router = if self.roles.serve {
                 crate::webhook::router(Arc::clone(&self.app))
+                    .merge(crate::privacy::router(Arc::clone(&self.app)))
                     .merge(crate::admin::router(Arc::clone(&self.app)))
                     .merge(crate::health::router(Arc::clone(&self.app)))
             } else {
@@ -250,6 +273,12 @@ async fn start_engines(
     let database_url = own(secrets.database_url.clone(), engines.database_url())?;
     let redis_url = own(secrets.redis_url.clone(), engines.redis_url())?;
     Ok((Some(engines), database_url, redis_url))
+}
+
+fn say_pages_without_token(settings: &Settings, tokens: &PageTokens) {
+    for page in settings.pages.iter().filter(|page| tokens.get(&page.id).is_none()) {
+        tracing::warn!(page = page.id, "the Page has no access token yet; connect it with `frontdesk page connect`");
+    }
 }
 
 fn hostname() -> String {

@@ -13,9 +13,11 @@
 mod check;
 mod client;
 mod host;
+mod keys;
 mod knowledge;
 mod multipart;
 mod page;
+mod person;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -61,6 +63,12 @@ enum Command {
     /// The Pages of a running host: list them, let one send again.
     #[command(subcommand)]
     Page(page::PageCommand),
+    /// The people who wrote: forget one.
+    #[command(subcommand)]
+    Person(person::PersonCommand),
+    /// The keys that protect what the database holds: make, rotate, look.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Print every setting with its default.
     Settings,
     /// Load settings and secrets, and say what is wrong with them.
@@ -159,6 +167,8 @@ async fn run_async(command: Command) -> Outcome {
         Command::Engines(options) => run_engines_command(options).await.map_err(Failure::failed),
         Command::Knowledge(command) => knowledge::run(command).await,
         Command::Page(command) => page::run(command).await,
+        Command::Person(command) => person::run(command).await,
+        Command::Keys(command) => keys::run(command).await,
         Command::Settings | Command::Check { .. } => Ok(()),
     }
 }
@@ -213,6 +223,13 @@ mod tests {
             "frontdesk knowledge search where is it --page 42 --limit 3",
             "frontdesk page list",
             "frontdesk page resume 42",
+            "frontdesk page connect --page 42 --chain default --url http://h:1",
+            "frontdesk page disconnect 42",
+            "frontdesk page check 42",
+            "frontdesk person erase --page 42 --psid 7",
+            "frontdesk keys new",
+            "frontdesk keys rotate --config f.toml",
+            "frontdesk keys status",
             "frontdesk settings",
             "frontdesk check --config f.toml",
         ];

@@ -15,10 +15,15 @@
 pub mod audit;
 pub mod conversations;
 pub mod decisions;
+pub mod erasures;
 pub mod inbox;
+pub mod keys;
 pub mod knowledge;
+pub mod leases;
 pub mod messages;
 pub mod outbox;
+pub mod page_health;
+pub mod page_tokens;
 pub mod pages;
 pub mod replicas;
 pub mod revisions;

@@ -6,10 +6,12 @@
 //! 4. [`intake`] applies what needs no answer: echoes, edits, unsends, owners, windows.
 //! 5. [`pipeline`] makes the turn's judgements: [`policies`] (WASM), [`knowledge`] (retrieval), [`answer`] (drafting),
 //!    [`spending`] (what models may cost).
+//!    What led to the judgement goes to [`records`], sealed, after the commit.
 //! 6. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
 //! 7. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
 //!
-//! Around them: [`settings`] and [`secrets`], [`clock`], [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
+//! Around them: [`settings`] and [`secrets`], [`clock`], [`keys`] (what is sealed, and under what), [`pages`] (tokens, connecting,
+//! health), [`privacy`] (forgetting a person), [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
 //! [`health`], [`fail_point`] for tests of crashes, and [`app`], which wires everything and runs until stopped.
 
 pub mod admin;
@@ -24,11 +26,15 @@ pub mod handover;
 pub mod health;
 pub mod inbox;
 pub mod intake;
+pub mod keys;
 pub mod knowledge;
 pub mod outbox;
+pub mod pages;
 pub mod pipeline;
 pub mod policies;
+pub mod privacy;
 pub mod queue;
+pub mod records;
 pub mod secrets;
 pub mod settings;
 pub mod spending;

@@ -22,7 +22,6 @@
 
 mod doubt;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,11 +31,9 @@ use frontdesk_messenger::graph::{CallTrace, ProofForm};
 use frontdesk_messenger::outbound::SenderAction;
 use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
 use frontdesk_messenger::{
-    AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, PageId, Recipient, Reply,
-    Sent,
+    AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, Recipient, Reply, Sent,
 };
 use rand::Rng;
-use secrecy::SecretString;
 use sqlx::PgConnection;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +45,7 @@ use crate::db;
 use crate::db::outbox::Claimed;
 use crate::db::tickets::NewTicket;
 use crate::fail_point::{self, Point};
+use crate::pages::{PageTokens, TOKEN_DEAD};
 use crate::secrets::Secrets;
 use crate::settings::{OutboxSettings, Settings, ms};
 
@@ -72,12 +70,12 @@ pub fn row_of_metadata(metadata: &str) -> Option<Uuid> {
 #[derive(Debug, Clone)]
 pub struct Outbox {
     graph: GraphClient,
-    pages: Arc<HashMap<String, PageCredentials>>,
+    tokens: PageTokens,
     wake: Arc<Notify>,
 }
 
 impl Outbox {
-    pub fn new(settings: &Settings, secrets: &Secrets) -> anyhow::Result<Self> {
+    pub fn new(settings: &Settings, secrets: &Secrets, tokens: PageTokens) -> anyhow::Result<Self> {
         let graph = GraphClient::new(GraphConfig {
             base_url: settings.graph.base_url.clone(),
             version: settings.graph.version.clone(),
@@ -86,14 +84,7 @@ impl Outbox {
             connect_timeout_ms: settings.graph.timeout_ms.min(5_000),
             request_timeout_ms: settings.graph.timeout_ms,
         })?;
-        let credentials = |(id, token): (&String, &SecretString)| {
-            (id.clone(), PageCredentials { page_id: PageId::new(id.clone()), token: token.clone() })
-        };
-        Ok(Self {
-            graph,
-            pages: Arc::new(secrets.page_tokens.iter().map(credentials).collect()),
-            wake: Arc::new(Notify::new()),
-        })
+        Ok(Self { graph, tokens, wake: Arc::new(Notify::new()) })
     }
 
     /// Says that there may be something to send.
@@ -101,8 +92,9 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    pub fn page(&self, page_id: &str) -> Option<&PageCredentials> {
-        self.pages.get(page_id)
+    /// A Page's token as it stands now.
+    pub fn page(&self, page_id: &str) -> Option<Arc<PageCredentials>> {
+        self.tokens.get(page_id)
     }
 
     pub fn graph(&self) -> &GraphClient {
@@ -117,7 +109,7 @@ impl Outbox {
         if matches!(recipient, Recipient::UserRef(_)) {
             return;
         }
-        let reply = self.graph.sender_action(page, &recipient, &SenderAction::TypingOn).await;
+        let reply = self.graph.sender_action(&page, &recipient, &SenderAction::TypingOn).await;
         let result = reply.result.as_ref().map_or_else(Failure::name, |()| "sent");
         metrics::counter!("frontdesk_typing_total", "result" => result).increment(1);
     }
@@ -199,8 +191,9 @@ impl Asked {
 
 async fn send(app: &App, row: Claimed, asked: Asked) {
     let id = row.id;
-    let Some(page) = app.outbox.page(&row.page_id) else {
-        settle(app, &row, Verdict::Fail("this Page has no access token here; add it to [[pages]]".into()), None).await;
+    let Some(page) = app.outbox.tokens.find(&row.page_id).await else {
+        let reason = "the Page has no access token; connect it, or give its token in [[pages]]".to_owned();
+        settle(app, &row, Verdict::PageState { state: "parked", reason }, None).await;
         return;
     };
     let message = match message(&row, app.clock.now()) {
@@ -220,7 +213,7 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
     }
     fail_point::reach(Point::BeforeSend);
     let started = std::time::Instant::now();
-    let reply = app.outbox.graph.send(page, &message).await;
+    let reply = app.outbox.graph.send(&page, &message).await;
     fail_point::reach(Point::Sent);
     let result = reply.result.as_ref().map_or_else(Failure::name, |_| "sent");
     metrics::counter!("frontdesk_sends_total", "page" => row.page_id.clone(), "result" => result).increment(1);
@@ -237,7 +230,11 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
         );
     }
     pause_when_full(app, &row.page_id, &reply).await;
-    let verdict = verdict(&app.settings.outbox, &row, &reply);
+    let mut verdict = verdict(&app.settings.outbox, &row, &reply);
+    if matches!(reply.result, Err(Failure::TokenDead { .. })) && !app.outbox.tokens.is_current(&page).await {
+        // The Page was connected again meanwhile: it was the old token that died.
+        verdict = Verdict::Again { after: Duration::ZERO, counted: false, error: "sent with a token of before".into() };
+    }
     settle(app, &row, verdict, Some(&reply.trace)).await;
 }
 
@@ -329,10 +326,7 @@ fn verdict(settings: &OutboxSettings, row: &Claimed, reply: &Reply<Sent>) -> Ver
         Failure::PersonUnreachable => Verdict::Fail(format!("the person cannot be reached: {numbers}")),
         Failure::OutsideWindow => Verdict::WindowClosed(format!("the messaging window is closed: {numbers}")),
         Failure::NotOurs => Verdict::NotOurs(format!("another app owns the thread: {numbers}")),
-        Failure::TokenDead { .. } => Verdict::PageState {
-            state: "parked",
-            reason: format!("the Page's access token is dead; connect the Page again: {numbers}"),
-        },
+        Failure::TokenDead { .. } => Verdict::PageState { state: "parked", reason: format!("{TOKEN_DEAD}: {numbers}") },
         Failure::StopPage { reason } => {
             let why = match reason {
                 StopReason::Permission => "a permission is missing",

@@ -48,6 +48,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::records::Records;
 use crate::settings::Settings;
 use slots::Slots;
 
@@ -94,6 +95,8 @@ struct Chain {
 struct Inner {
     engine: Engine,
     pool: PgPool,
+    /// What candidates are judged by.
+    records: Records,
     replica: String,
     dir: PathBuf,
     names: Vec<String>,
@@ -124,12 +127,13 @@ impl Policies {
     /// its Pages' turns to people until there is one.
     pub async fn start(
         pool: PgPool,
+        records: Records,
         settings: &Settings,
         replica: &str,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, PolicyError> {
-        let policies = Self::build(pool, settings, replica)?;
+        let policies = Self::build(pool, records, settings, replica)?;
         for chain in &policies.inner.names {
             // What served last serves first: a new folder is judged against it, and a broken one changes nothing.
             policies.follow(chain).await;
@@ -155,7 +159,7 @@ impl Policies {
         }
     }
 
-    fn build(pool: PgPool, settings: &Settings, replica: &str) -> Result<Self, PolicyError> {
+    fn build(pool: PgPool, records: Records, settings: &Settings, replica: &str) -> Result<Self, PolicyError> {
         let cache = artifacts::FolderCache::open(&settings.engines.data_dir.join("policy-artifacts"));
         let options = EngineOptions {
             max_concurrent_calls: settings.policies.instances_max,
@@ -170,6 +174,7 @@ impl Policies {
             inner: Arc::new(Inner {
                 engine: Engine::new(options)?,
                 pool,
+                records,
                 replica: replica.to_owned(),
                 dir: settings.policies.dir.clone(),
                 turnstiles: names.iter().map(|name| (name.clone(), tokio::sync::Mutex::default())).collect(),

@@ -8,6 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::settings::{PageSettings, Settings};
 
+/// The variable with the key-encryption keys.
+pub const KEYS: &str = "FRONTDESK_KEYS";
+
 /// Shortest admin token that is accepted, in bytes.
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 
@@ -29,10 +32,9 @@ pub enum SecretError {
     )]
     AdminTokenShort { found: usize },
     #[error(
-        "page {page}: no access token; give token_file or token_env in its [[pages]] entry (or FRONTDESK_PAGE_TOKEN \
-         when there is one page only)"
+        "page {page}: token_env names {name}, which is not set; set it, or leave token_env out and connect the Page later"
     )]
-    PageToken { page: String },
+    PageToken { page: String, name: String },
 }
 
 /// Everything secret that the host needs to run.
@@ -45,6 +47,8 @@ pub struct Secrets {
     /// By Page id.
     pub page_tokens: HashMap<String, SecretString>,
     pub ticket_webhook: Option<SecretString>,
+    /// Key-encryption keys as [`crate::keys::KeyRing::parse`] reads them; `None`: the host keeps one in its private folder.
+    pub keys: Option<SecretString>,
     /// One's own Postgres; `None`: the host supervises one.
     pub database_url: Option<SecretString>,
     /// One's own Redis or Valkey; `None`: the host supervises one.
@@ -67,11 +71,13 @@ impl Secrets {
         if found < ADMIN_TOKEN_BYTES_MIN {
             return Err(SecretError::AdminTokenShort { found });
         }
-        let page_tokens = settings
-            .pages
-            .iter()
-            .map(|page| Ok((page.id.clone(), page_token(page, settings.pages.len())?)))
-            .collect::<Result<_, SecretError>>()?;
+        let mut page_tokens = HashMap::new();
+        for page in &settings.pages {
+            // A Page without a token may be connected while the host runs.
+            if let Some(token) = page_token(page, settings.pages.len())? {
+                page_tokens.insert(page.id.clone(), token);
+            }
+        }
         let ticket_webhook = if settings.tickets.webhook_url.is_empty() {
             None
         } else {
@@ -83,22 +89,25 @@ impl Secrets {
             admin_token,
             page_tokens,
             ticket_webhook,
+            keys: optional(KEYS, "lines as `frontdesk keys new` prints them")?,
             database_url: optional("DATABASE_URL", "the address of a Postgres database")?,
             redis_url: optional("REDIS_URL", "the address of a Redis server")?,
         })
     }
 }
 
-fn page_token(page: &PageSettings, pages: usize) -> Result<SecretString, SecretError> {
+/// The token that the settings name; one that is named must be there.
+fn page_token(page: &PageSettings, pages: usize) -> Result<Option<SecretString>, SecretError> {
     const PURPOSE: &str = "the Page access token";
-    if let Some(path) = &page.token_file {
-        return read_file(&format!("token of page {}", page.id), path, PURPOSE);
+    match (&page.token_file, page.token_env.as_deref()) {
+        (Some(path), _) => read_file(&format!("token of page {}", page.id), path, PURPOSE).map(Some),
+        (None, Some(name)) => {
+            let missing = || SecretError::PageToken { page: page.id.clone(), name: name.to_owned() };
+            optional(name, PURPOSE)?.ok_or_else(missing).map(Some)
+        }
+        (None, None) if pages == 1 => optional("FRONTDESK_PAGE_TOKEN", PURPOSE),
+        (None, None) => Ok(None),
     }
-    let name = page.token_env.as_deref().unwrap_or("FRONTDESK_PAGE_TOKEN");
-    if page.token_env.is_none() && pages > 1 {
-        return Err(SecretError::PageToken { page: page.id.clone() });
-    }
-    optional(name, PURPOSE)?.ok_or_else(|| SecretError::PageToken { page: page.id.clone() })
 }
 
 /// Reads a secret that must be there.

@@ -29,6 +29,9 @@ pub struct Settings {
     pub outbox: OutboxSettings,
     pub policies: PolicySettings,
     pub engines: EngineSettings,
+    pub keys: KeySettings,
+    pub records: RecordSettings,
+    pub page_health: PageHealthSettings,
     pub database: DatabaseSettings,
     pub tickets: TicketSettings,
     pub knowledge: KnowledgeSettings,
@@ -54,6 +57,7 @@ pub struct ServerSettings {
     pub webhook_body_bytes_max: usize,
     pub ack_timeout_ms: u64,
     pub home_url: String,
+    pub public_url: String,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -147,6 +151,27 @@ pub struct EngineSettings {
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    pub generate: bool,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageHealthSettings {
+    pub every_s: u64,
+    pub resubscribe: bool,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordSettings {
+    pub keep_days: u32,
+    pub pending_max: usize,
+    pub bytes_max: usize,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
     pub connections_max: u32,
 }
@@ -231,7 +256,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), SettingsError> {
         let signed = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 23] = [
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 27] = [
             ("server.webhook_body_bytes_max", self.server.webhook_body_bytes_max as u64, 65_536..=64 << 20),
             ("server.ack_timeout_ms", self.server.ack_timeout_ms, 100..=4_900),
             ("inbox.pending_max", self.inbox.pending_max as u64, 1..=1_000_000),
@@ -255,6 +280,10 @@ impl Settings {
             ("policies.poll_ms", self.policies.poll_ms, 100..=3_600_000),
             ("turn.settle_ms", self.turn.settle_ms, 0..=60_000),
             ("outbox.concurrency", self.outbox.concurrency as u64, 1..=1_024),
+            ("page_health.every_s", self.page_health.every_s, 1..=86_400),
+            ("records.keep_days", u64::from(self.records.keep_days), 1..=3_650),
+            ("records.pending_max", self.records.pending_max as u64, 1..=65_536),
+            ("records.bytes_max", self.records.bytes_max as u64, 65_536..=64 << 20),
             ("knowledge.passages_max", self.knowledge.passages_max as u64, 1..=20),
         ];
         for (key, found, allowed) in ranges {

@@ -6,6 +6,7 @@
 //!    counted, so that an event that kills its worker becomes a ticket after `worker.attempts_max`.
 //! 3. *pipeline* … changes nothing; it is repeated.
 //! 4. *commit* in one transaction: decision, outbox rows, ticket, conversation, inbox rows. Either all of it or none.
+//! 5. *record* … the decision stands and says that its record is on its way; a crash loses the record, never the turn.
 //!
 //! # Fencing
 //! The commit compares the lease's token (a worker that stood still while another took over changes nothing) and the epoch (a
@@ -30,6 +31,7 @@ use crate::fail_point::{self, Point};
 use crate::intake::{self, TurnEvent};
 use crate::pipeline::{self, TurnInput, TurnResult};
 use crate::queue::{ConversationKey, WakeUp};
+use crate::records::Job;
 use crate::settings::ms;
 
 /// A turn repeated for an edit that arrived meanwhile is repeated at most this often.
@@ -290,6 +292,7 @@ async fn commit(
         turn_id: input.turn_id,
         conversation_id: now.id,
         page_id: &now.page_id,
+        chain: &input.page.chain,
         revision: &result.revision,
         route: result.route,
         outcome,
@@ -297,7 +300,6 @@ async fn commit(
         reason: &result.reason,
         mids,
         record_version: pipeline::RECORD_VERSION,
-        record: result.record.clone(),
         duration_us: i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
     };
     db::decisions::insert(&mut *tx, &decision).await?;
@@ -313,6 +315,14 @@ async fn commit(
     fail_point::reach(Point::TurnWritten);
     tx.commit().await?;
     fail_point::reach(Point::TurnCommitted);
+    // Beside the reply's path: what becomes of the record changes nothing about the turn.
+    app.records.write(Job {
+        turn_id: input.turn_id,
+        page_id: now.page_id,
+        psid: now.psid,
+        version: pipeline::RECORD_VERSION,
+        record: result.record.clone(),
+    });
     Ok(Committed::Done)
 }
 

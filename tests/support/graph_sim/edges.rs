@@ -12,6 +12,9 @@ use super::server::Request;
 use super::state::{Shared, State};
 use crate::wire;
 
+/// Pages in one answer of `me/accounts`.
+const ACCOUNTS_AT_ONCE: usize = 1;
+
 /// Checks token and proof for a Page's call and runs it with the Page's id; `me` is the token's Page.
 pub(super) fn with_page(
     shared: &Arc<Shared>,
@@ -96,6 +99,10 @@ pub(super) fn page_edge(shared: &Arc<Shared>, request: &Request, page_id: &str, 
         ("GET", "thread_owner") => thread_owner(shared, request),
         ("GET", "subscribed_apps") => subscribed_apps(shared, page_id),
         ("POST", "subscribed_apps") => subscribe(shared, request, page_id),
+        ("DELETE", "subscribed_apps") => {
+            shared.change(|state| state.subscriptions.remove(page_id));
+            Answer::success()
+        }
         (
             "POST",
             "pass_thread_control"
@@ -221,6 +228,14 @@ pub(super) fn debug_token(shared: &Arc<Shared>, request: &Request) -> Answer {
         return Answer::error(401, 190, None, false);
     }
     let input = request.parameter("input_token").unwrap_or_default();
+    if let Some(user_id) = user_of_token(&input) {
+        let now_s = wire::now_ms() / 1000;
+        return Answer::ok(json!({ "data": {
+            "app_id": state.config.app_id, "type": "USER", "is_valid": true, "expires_at": now_s + 5_184_000,
+            "data_access_expires_at": now_s + 90 * 86_400, "issued_at": now_s, "user_id": user_id,
+            "scopes": state.scopes,
+        } }));
+    }
     let Some(page) = state.config.pages.iter().find(|page| page.token == input) else {
         let error = json!({ "code": 190, "message": "Invalid OAuth access token." });
         return Answer::ok(json!({ "data": { "is_valid": false, "error": error, "scopes": [] } }));
@@ -228,7 +243,7 @@ pub(super) fn debug_token(shared: &Arc<Shared>, request: &Request) -> Answer {
     let mut data = json!({
         "app_id": state.config.app_id, "type": "PAGE", "is_valid": true, "expires_at": 0,
         "data_access_expires_at": wire::now_ms() / 1000 + 90 * 86_400, "issued_at": wire::now_ms() / 1000 - 60,
-        "profile_id": page.page_id, "scopes": ["pages_messaging", "pages_manage_metadata", "pages_show_list"],
+        "profile_id": page.page_id, "user_id": state.connectors.get(&page.page_id), "scopes": state.scopes,
         "granular_scopes": [{ "scope": "pages_messaging", "target_ids": [page.page_id] }],
     });
     if let (Some(subcode), Some(data)) = (state.dead_tokens.get(&page.page_id), data.as_object_mut()) {
@@ -240,14 +255,55 @@ pub(super) fn debug_token(shared: &Arc<Shared>, request: &Request) -> Answer {
 
 /// `GET /me/accounts` with a user's token.
 pub(super) fn accounts(shared: &Arc<Shared>, request: &Request) -> Answer {
-    if !request.token.as_deref().is_some_and(|token| token.starts_with("sim-user-")) {
+    let Some(user_id) = request.token.as_deref().and_then(user_of_token) else {
+        return Answer::error(401, 190, None, false);
+    };
+    let refused = check_proof(&shared.lock(), request).err();
+    if let Some(refused) = refused {
+        return refused;
+    }
+    shared.change(|state| {
+        let number = |name: &str| request.parameter(name).and_then(|text| text.parse::<usize>().ok());
+        let start = number("after").unwrap_or(0);
+        // A small Graph page, so that even two Pages have to be turned over.
+        let end = start + number("limit").unwrap_or(25).min(ACCOUNTS_AT_ONCE);
+        let pages: Vec<_> = state.config.pages.iter().skip(start).take(end - start).cloned().collect();
+        let is_last = end >= state.config.pages.len();
+        let data: Vec<Value> = pages
+            .into_iter()
+            .map(|page| {
+                state.connectors.insert(page.page_id.clone(), user_id.clone());
+                json!({ "id": page.page_id, "name": page.name, "access_token": page.token,
+                        "tasks": ["MODERATE", "MESSAGING"] })
+            })
+            .collect();
+        let mut paging = json!({ "cursors": { "before": start.to_string(), "after": end.to_string() } });
+        if let (false, Some(paging)) = (is_last, paging.as_object_mut()) {
+            paging.insert("next".to_owned(), json!("https://graph.facebook.com/next"));
+        }
+        Answer::ok(json!({ "data": data, "paging": paging }))
+    })
+}
+
+/// `sim-user-<id>`, with `-long` after it once exchanged.
+fn user_of_token(token: &str) -> Option<String> {
+    Some(token.strip_prefix("sim-user-")?.trim_end_matches("-long").to_owned())
+}
+
+/// `GET /{user}/ids_for_pages`, called with the app's own token.
+pub(super) fn ids_for_pages(shared: &Arc<Shared>, request: &Request, user_id: &str) -> Answer {
+    let state = shared.lock();
+    let app_token = format!("{}|{}", state.config.app_id, state.config.app_secret);
+    if request.token.as_deref() != Some(app_token.as_str()) {
         return Answer::error(401, 190, None, false);
     }
-    let state = shared.lock();
-    let pages = state.config.pages.iter().map(|page| {
-        json!({ "id": page.page_id, "name": page.name, "access_token": page.token, "tasks": ["MODERATE", "MESSAGING"] })
-    });
-    Answer::ok(json!({ "data": pages.collect::<Vec<_>>() }))
+    if let Err(refused) = check_proof(&state, request) {
+        return refused;
+    }
+    let data = state.page_ids.get(user_id).into_iter().flatten();
+    let data: Vec<Value> =
+        data.map(|(page, psid)| json!({ "id": psid, "page": { "id": page, "name": "Page" } })).collect();
+    Answer::ok(json!({ "data": data }))
 }
 
 /// `GET /oauth/access_token`: a short-lived user token for a long-lived one.

@@ -188,6 +188,7 @@ fn process(shared: &Arc<Shared>, request: &Request) -> Answer {
         [page_id, "messages"] if request.method == Method::POST => {
             edges::with_page(shared, request, page_id, |page_id| messages::send(shared, request, page_id))
         }
+        [user_id, "ids_for_pages"] if request.method == Method::GET => edges::ids_for_pages(shared, request, user_id),
         ["me"] => edges::with_page(shared, request, "me", |page_id| edges::page_node(shared, request, page_id)),
         [page_id, edge] => {
             edges::with_page(shared, request, page_id, |page_id| edges::page_edge(shared, request, page_id, edge))

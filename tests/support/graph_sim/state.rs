@@ -32,6 +32,12 @@ pub(super) struct State {
     pub subscriptions: HashMap<String, Vec<String>>,
     /// By Page: the subcode of error 190.
     pub dead_tokens: HashMap<String, i64>,
+    /// By Page: the app-scoped id of whoever took its token last.
+    pub connectors: HashMap<String, String>,
+    /// By app-scoped id: Pages and the person's id there.
+    pub page_ids: HashMap<String, Vec<(String, String)>>,
+    /// What tokens are good for.
+    pub scopes: Vec<String>,
     /// By Page and person.
     threads: HashMap<(String, String), Vec<ThreadMessage>>,
     pub echoes_to_drop: u32,
@@ -65,6 +71,11 @@ impl Shared {
             people: HashMap::new(),
             subscriptions: HashMap::new(),
             dead_tokens: HashMap::new(),
+            connectors: HashMap::new(),
+            page_ids: HashMap::new(),
+            scopes: ["pages_messaging", "pages_manage_metadata", "pages_show_list", "pages_read_engagement"]
+                .map(str::to_owned)
+                .into(),
             threads: HashMap::new(),
             echoes_to_drop: 0,
             echoes_delivered: 0,

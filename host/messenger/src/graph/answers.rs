@@ -34,6 +34,9 @@ pub struct DebugToken {
     pub data_access_expires_at_s: Option<i64>,
     pub issued_at_s: Option<i64>,
     pub profile_id: Option<String>,
+    /// App-scoped id of the person whose token it is, or who connected the Page.
+    #[serde(default)]
+    pub user_id: Option<String>,
     pub scopes: Vec<String>,
     pub granular_scopes: Vec<GranularScope>,
     /// Why it is not valid: the numbers of error 190.
@@ -81,7 +84,7 @@ pub struct FeatureStatus {
     pub ig_multi_app: bool,
 }
 
-const UNREADABLE: Failure = Failure::Ambiguous { reason: AmbiguousReason::UnreadableSuccess };
+pub(super) const UNREADABLE: Failure = Failure::Ambiguous { reason: AmbiguousReason::UnreadableSuccess };
 
 pub(super) fn sent(body: &Value) -> Result<Sent, Failure> {
     let body = body.as_object().ok_or(UNREADABLE)?;
@@ -98,7 +101,7 @@ pub(super) fn success(body: &Value) -> Result<(), Failure> {
     }
 }
 
-fn data(body: &Value) -> Result<Vec<&Map<String, Value>>, Failure> {
+pub(super) fn data(body: &Value) -> Result<Vec<&Map<String, Value>>, Failure> {
     let body = body.as_object().filter(|body| body.contains_key("data")).ok_or(UNREADABLE)?;
     Ok(objects_at(body, "data"))
 }
@@ -137,6 +140,7 @@ pub(super) fn debug_token(body: &Value) -> Result<DebugToken, Failure> {
         data_access_expires_at_s: whole_at(data, "data_access_expires_at"),
         issued_at_s: whole_at(data, "issued_at"),
         profile_id: id_at(data, "profile_id"),
+        user_id: id_at(data, "user_id"),
         scopes: strings_at(data, "scopes"),
         granular_scopes: scopes.collect(),
         error_code: error.and_then(|error| whole_at(error, "code")),
@@ -180,7 +184,7 @@ pub(super) fn feature_status(body: &Value) -> FeatureStatus {
     }
 }
 
-fn strings_at(object: &Map<String, Value>, key: &str) -> Vec<String> {
+pub(super) fn strings_at(object: &Map<String, Value>, key: &str) -> Vec<String> {
     let items = object.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     items.iter().filter_map(crate::event::lenient::id).collect()
 }

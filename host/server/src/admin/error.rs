@@ -12,6 +12,8 @@ use super::access::AGENT_BYTES_MAX;
 use crate::handover::HandoverError;
 use crate::knowledge::{IngestError, KnowledgeError};
 use crate::policies::PolicyError;
+use crate::pages::connect::ConnectError;
+use crate::privacy::erasure::ErasureError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -47,6 +49,10 @@ pub enum AdminError {
     Knowledge(#[from] KnowledgeError),
     #[error("{}", .0.describe())]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Erasure(#[from] ErasureError),
     #[error("the database did not do it")]
     Database {
         #[from]
@@ -84,6 +90,20 @@ impl AdminError {
                 HandoverError::WindowClosed { .. } => (StatusCode::CONFLICT, "window_closed"),
                 HandoverError::NeverWrote => (StatusCode::CONFLICT, "window_closed"),
                 HandoverError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
+            },
+            Self::Erasure(_) => (StatusCode::SERVICE_UNAVAILABLE, "erasure"),
+            Self::Connect(error) => match error {
+                ConnectError::NoApp | ConnectError::NoPages | ConnectError::SeveralPages { .. } => {
+                    (StatusCode::BAD_REQUEST, "connect")
+                }
+                ConnectError::OtherPages { .. } | ConnectError::Task { .. } | ConnectError::Scopes { .. } => {
+                    (StatusCode::BAD_REQUEST, "connect")
+                }
+                ConnectError::Field { .. } => (StatusCode::BAD_REQUEST, "field"),
+                ConnectError::NotConnected { .. } => (StatusCode::NOT_FOUND, "not_found"),
+                ConnectError::Graph { .. } => (StatusCode::BAD_GATEWAY, "graph"),
+                ConnectError::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys"),
+                ConnectError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
             },
             Self::Ingest(IngestError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::Ingest(error) if error.is_callers_fault() => (StatusCode::BAD_REQUEST, "document"),

@@ -37,6 +37,7 @@ pub async fn status(State(app): State<Arc<App>>) -> Result<Json<Value>, AdminErr
             "deliveries_failed": facts.ticket_deliveries_failed,
         },
         "pages": facts.pages,
+        "page_health": facts.page_health,
         "chains": app.policies.status(),
         "redis": { "is_healthy": app.queue.is_healthy() },
         "engines": engines,

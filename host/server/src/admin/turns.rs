@@ -2,6 +2,10 @@
 //!
 //! A decision's `record` is the story as the pipeline wrote it, under its own version. The view reads it by path and
 //! leaves out what an older record does not have, so that decisions of every version can be shown.
+//!
+//! A record is shown as it was written (`form=clear`, the default) or without anybody's words (`form=masked`). Every answer that
+//! holds clear records is in the audit log before it is given, as `record.read` with the turn; the same person's looking again
+//! within ten minutes is not noted again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,13 +17,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::access::Actor;
 use super::error::AdminError;
 use super::request::{self, Id, Params};
 use crate::app::App;
 use crate::db;
-use crate::db::decisions::Decision;
 use crate::db::outbox::Row;
 use crate::db::tickets::TicketSummary;
+use crate::records::{Decision, Form};
 
 /// Tickets of a conversation looked through for those of its turns.
 const TICKETS_MAX: i64 = 200;
@@ -32,6 +37,8 @@ pub struct TurnParams {
     /// Unix time in milliseconds: turns decided after it.
     after_ms: Option<i64>,
     limit: Option<i64>,
+    #[serde(default)]
+    form: Form,
 }
 
 /// A turn as people read it.
@@ -84,22 +91,24 @@ struct TicketView {
 /// A customer who is not known (yet) has no turns: whoever polls after a first message need not know when it is stored.
 pub async fn of_psid(
     State(app): State<Arc<App>>,
+    actor: Actor,
     Path((page_id, psid)): Path<(String, String)>,
     Params(params): Params<TurnParams>,
 ) -> Result<Json<Value>, AdminError> {
     match db::conversations::by_psid(&app.pool, &page_id, &psid).await? {
-        Some(conversation) => turns(&app, conversation.id, params).await,
+        Some(conversation) => turns(&app, &actor, conversation.id, params).await,
         None => Ok(Json(json!({ "conversation_id": null, "turns": [] }))),
     }
 }
 
 pub async fn of_conversation(
     State(app): State<Arc<App>>,
+    actor: Actor,
     Id(id): Id,
     Params(params): Params<TurnParams>,
 ) -> Result<Json<Value>, AdminError> {
     db::conversations::get(&app.pool, id).await?.ok_or_else(|| AdminError::not_found("conversation", id))?;
-    turns(&app, id, params).await
+    turns(&app, &actor, id, params).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,12 +121,23 @@ pub struct RecordParams {
     /// Only turns that this chain judged.
     chain: Option<String>,
     limit: Option<i64>,
+    #[serde(default)]
+    form: Form,
+}
+
+/// Which form of one record is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormParams {
+    #[serde(default)]
+    form: Form,
 }
 
 /// Whole records, oldest first, page by page: what a replay needs. A record is large, so a page is cut when it has
-/// [`RECORDS_BYTES_MAX`] bytes.
+/// [`RECORDS_BYTES_MAX`] bytes. Turns whose record is gone are left out; one whose record is on its way ends the list.
 pub async fn list(
     State(app): State<Arc<App>>,
+    actor: Actor,
     Params(params): Params<RecordParams>,
 ) -> Result<Json<Value>, AdminError> {
     let after = match params.after.as_deref() {
@@ -125,7 +145,7 @@ pub async fn list(
         None => since(params.after_ms)?.map(|at| (at, Uuid::max())),
     };
     let limit = request::limit(params.limit)?;
-    let mut decisions = db::decisions::all_after(&app.pool, after, params.chain.as_deref(), limit).await?;
+    let mut decisions = app.records.all_after(after, params.chain.as_deref(), limit, params.form).await?;
     let is_full = i64::try_from(decisions.len()).unwrap_or(i64::MAX) >= limit;
     let mut bytes = 0;
     let fitting = decisions.iter().take_while(|decision| {
@@ -138,13 +158,17 @@ pub async fn list(
     decisions.truncate(fitting);
     let last = decisions.last().filter(|_| is_full || is_cut);
     let next_after = last.map(|last| request::cursor_of(last.created_at, last.turn_id));
+    decisions.retain(Decision::has_record);
+    audit(&app, &actor, params.form, &decisions).await?;
     Ok(Json(json!({ "turns": decisions, "next_after": next_after })))
 }
 
 /// The turn that read a customer's message, or that sent a message of the machine.
 pub async fn by_mid(
     State(app): State<Arc<App>>,
+    actor: Actor,
     Path((page_id, mid)): Path<(String, String)>,
+    params: Params<FormParams>,
 ) -> Result<Json<Value>, AdminError> {
     let read = db::decisions::by_mid(&app.pool, &page_id, &mid).await?;
     let turn_id = match read {
@@ -152,12 +176,18 @@ pub async fn by_mid(
         None => db::outbox::by_message_id(&app.pool, &page_id, &mid).await?.and_then(|row| row.turn_id),
     };
     let turn_id = turn_id.ok_or_else(|| AdminError::not_found("turn with the message", &mid))?;
-    show(State(app), Id(turn_id)).await
+    show(State(app), actor, Id(turn_id), params).await
 }
 
 /// The view of one turn, with the whole record, its messages and its time.
-pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>, AdminError> {
-    let decision = db::decisions::get(&app.pool, id).await?.ok_or_else(|| AdminError::not_found("turn", id))?;
+pub async fn show(
+    State(app): State<Arc<App>>,
+    actor: Actor,
+    Id(id): Id,
+    Params(params): Params<FormParams>,
+) -> Result<Json<Value>, AdminError> {
+    let decision = app.records.load(id, params.form).await?.ok_or_else(|| AdminError::not_found("turn", id))?;
+    audit(&app, &actor, params.form, std::slice::from_ref(&decision)).await?;
     let rows = db::outbox::of_turn(&app.pool, id).await?;
     let tickets = db::tickets::of_conversation(&app.pool, decision.conversation_id, TICKETS_MAX).await?;
     Ok(Json(json!({
@@ -167,6 +197,7 @@ pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>
         "duration_us": decision.duration_us,
         "outbox": rows,
         "record_version": decision.record_version,
+        "record_state": decision.record_state,
         "record": decision.record,
     })))
 }
@@ -179,10 +210,20 @@ fn since(after_ms: Option<i64>) -> Result<Option<DateTime<Utc>>, AdminError> {
     after_ms.map(time).transpose()
 }
 
-async fn turns(app: &App, conversation_id: Uuid, params: TurnParams) -> Result<Json<Value>, AdminError> {
+/// Notes who read which records in the clear.
+async fn audit(app: &App, Actor(actor): &Actor, form: Form, decisions: &[Decision]) -> Result<(), AdminError> {
+    let read: Vec<Uuid> = decisions.iter().filter(|decision| decision.has_record()).map(|d| d.turn_id).collect();
+    if form == Form::Clear && !read.is_empty() {
+        db::audit::record_reads(&app.pool, actor, &read).await?;
+    }
+    Ok(())
+}
+
+async fn turns(app: &App, actor: &Actor, conversation_id: Uuid, params: TurnParams) -> Result<Json<Value>, AdminError> {
     let after = since(params.after_ms)?;
     let limit = request::limit(params.limit)?;
-    let decisions = db::decisions::after(&app.pool, conversation_id, after, limit).await?;
+    let decisions = app.records.of_conversation(conversation_id, after, limit, params.form).await?;
+    audit(app, actor, params.form, &decisions).await?;
     let ids: Vec<Uuid> = decisions.iter().map(|decision| decision.turn_id).collect();
     let mut rows: HashMap<Uuid, Vec<Row>> = HashMap::new();
     for row in db::outbox::of_turns(&app.pool, &ids).await? {
@@ -290,7 +331,9 @@ mod tests {
             confidence: 0.92,
             reason: "the passages carry it".into(),
             mids: vec!["m_1".into()],
+            chain: Some("default".into()),
             record_version: 1,
+            record_state: "sealed".into(),
             record,
             duration_us: 1_000,
             created_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use reqwest::Url;
 
 use super::{Config, Failure, Outcome, say};
+use crate::keys::{KEYS_FILE, KeyError, KeyRing};
 use crate::secrets::{self, Secrets};
 use crate::settings::Settings;
 
@@ -23,6 +24,7 @@ fn problems(settings: &Settings) -> Vec<String> {
     if let Err(error) = Secrets::load(settings) {
         problems.push(error.to_string());
     }
+    keys(settings, &mut problems);
     engines(settings, &mut problems);
     let chains: std::collections::BTreeSet<&str> = settings.pages.iter().map(|page| page.chain.as_str()).collect();
     for chain in chains {
@@ -45,6 +47,18 @@ fn problems(settings: &Settings) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Keys that are given must be readable; without any, the host must be allowed to make one.
+fn keys(settings: &Settings, problems: &mut Vec<String>) {
+    let found = match secrets::optional(secrets::KEYS, "lines as `frontdesk keys new` prints them") {
+        Ok(Some(given)) => KeyRing::parse(&given).err(),
+        Ok(None) if settings.keys.generate || settings.engines.data_dir.join(KEYS_FILE).is_file() => None,
+        Ok(None) => Some(KeyError::None),
+        // Said already, with the other secrets.
+        Err(_) => None,
+    };
+    problems.extend(found.map(|error| error.to_string()));
 }
 
 /// Without addresses of one's own, the programs of the embedded engines must be there.

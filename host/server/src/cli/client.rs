@@ -54,6 +54,10 @@ impl AdminClient {
         self.send(self.request(Method::POST, path, &[])?).await
     }
 
+    pub async fn post_json(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+        self.send(self.request(Method::POST, path, &[])?.json(body)).await
+    }
+
     pub async fn delete(&self, path: &[&str]) -> Result<Value, Failure> {
         self.send(self.request(Method::DELETE, path, &[])?).await
     }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgExecutor, PgPool};
+use uuid::Uuid;
 
 #[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
 pub struct AuditEntry {
@@ -27,6 +28,22 @@ pub async fn write(
         .bind(detail)
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Notes that a person reads these turns' records in the clear, one entry a turn. A page that asks again and again is noted once
+/// in ten minutes.
+pub async fn record_reads(db: impl PgExecutor<'_>, actor: &str, turns: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into audit_log (actor, action, subject, detail)
+         select $1, 'record.read', t::text, '{\"form\": \"clear\"}'::jsonb from unnest($2::uuid[]) t
+         where not exists (select 1 from audit_log a where a.at > now() - interval '10 minutes' and a.actor = $1
+                             and a.action = 'record.read' and a.subject = t::text)",
+    )
+    .bind(actor)
+    .bind(turns)
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -38,11 +38,13 @@ const COLUMNS: &str = "id, page_id, psid, customer_name, customer_locale, state,
     lease_token, agent, window_opened_by, window_opened_at, window_closes_at, automated_turns, disclosure_due, \
     last_customer_at, last_reply_at, last_agent_at, created_at";
 
-/// Takes the lease of a conversation, which is created when it is new. `None`: another worker holds it.
+/// Takes the lease of a conversation with unread events, which is created when it is new. `None`: another worker holds it, or nothing
+/// is unread: a wake-up that comes late must not bring a person back who was erased.
 pub async fn lease(pool: &PgPool, page_id: &str, psid: &str, lease_ms: i64) -> sqlx::Result<Option<Conversation>> {
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "insert into conversations as c (page_id, psid, lease_token, lease_until)
-         values ($1, $2, 1, now() + $3 * interval '1 millisecond')
+         select $1, $2, 1, now() + $3 * interval '1 millisecond'
+         where exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2)
          on conflict (page_id, psid) do update
            set lease_token = c.lease_token + 1, lease_until = excluded.lease_until
            where c.lease_until is null or c.lease_until < now()

@@ -1,15 +1,19 @@
-//! Table `decisions`: one row per turn, with everything that led to it.
+//! Tables `decisions` and `decision_records`: one row per turn, and apart from it everything that led to it, sealed.
+//!
+//! Only [`crate::records`] reads the records; see there for their states.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
+/// A decision about to be stored; its record follows.
 #[derive(Debug, Clone)]
 pub struct NewDecision<'a> {
     pub turn_id: Uuid,
     pub conversation_id: Uuid,
     pub page_id: &'a str,
+    pub chain: &'a str,
     pub revision: &'a str,
     pub route: &'a str,
     pub outcome: &'a str,
@@ -17,15 +21,17 @@ pub struct NewDecision<'a> {
     pub reason: &'a str,
     pub mids: &'a [String],
     pub record_version: i32,
-    pub record: Value,
     pub duration_us: i64,
 }
 
-#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
-pub struct Decision {
+/// A decision, its record as stored, and the wrapped key of the person.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct StoredDecision {
     pub turn_id: Uuid,
     pub conversation_id: Uuid,
     pub page_id: String,
+    pub psid: String,
+    pub chain: Option<String>,
     pub revision: String,
     pub route: String,
     pub outcome: String,
@@ -33,23 +39,55 @@ pub struct Decision {
     pub reason: String,
     pub mids: Vec<String>,
     pub record_version: i32,
-    pub record: Value,
+    pub record_state: String,
+    pub record: Option<Value>,
+    pub sealed: Option<Vec<u8>>,
+    pub masked: Option<Value>,
+    pub key_id: Option<String>,
+    pub wrapped: Option<Vec<u8>>,
     pub duration_us: i64,
     pub created_at: DateTime<Utc>,
 }
 
-const COLUMNS: &str = "turn_id, conversation_id, page_id, revision, route, outcome, confidence, reason, mids, \
-    record_version, record, duration_us, created_at";
+/// A sealed record about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    pub turn_id: Uuid,
+    pub version: i32,
+    pub sealed: Vec<u8>,
+    pub masked: Value,
+}
+
+/// A record that still stands in its decision's row.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct InlineRecord {
+    pub turn_id: Uuid,
+    pub page_id: String,
+    pub psid: String,
+    pub record_version: i32,
+    pub record: Value,
+}
+
+/// `$clear`: the sealed form and the key; otherwise the masked form.
+const SELECT: &str = "select d.turn_id, d.conversation_id, d.page_id, c.psid, coalesce(d.chain, d.record ->> 'chain') as chain, d.revision,
+        d.route, d.outcome, d.confidence, d.reason, d.mids, d.record_version, d.record_state, d.record,
+        case when $1 then r.sealed end as sealed, case when not $1 then r.masked end as masked,
+        case when $1 then k.key_id end as key_id, case when $1 then k.wrapped end as wrapped, d.duration_us, d.created_at
+     from decisions d
+     join conversations c on c.id = d.conversation_id
+     left join decision_records r on r.turn_id = d.turn_id
+     left join person_keys k on k.page_id = c.page_id and k.psid = c.psid";
 
 pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into decisions (turn_id, conversation_id, page_id, revision, route, outcome, confidence, reason, mids,
-                                record_version, record, duration_us)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "insert into decisions (turn_id, conversation_id, page_id, chain, revision, route, outcome, confidence, reason, mids,
+                                record_version, record_state, duration_us)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', $12)",
     )
     .bind(decision.turn_id)
     .bind(decision.conversation_id)
     .bind(decision.page_id)
+    .bind(decision.chain)
     .bind(decision.revision)
     .bind(decision.route)
     .bind(decision.outcome)
@@ -57,15 +95,15 @@ pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx
     .bind(decision.reason)
     .bind(decision.mids)
     .bind(decision.record_version)
-    .bind(&decision.record)
     .bind(decision.duration_us)
     .execute(db)
     .await?;
     Ok(())
 }
 
-pub async fn get(pool: &PgPool, turn_id: Uuid) -> sqlx::Result<Option<Decision>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from decisions where turn_id = $1")))
+pub async fn get(pool: &PgPool, turn_id: Uuid, clear: bool) -> sqlx::Result<Option<StoredDecision>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("{SELECT} where d.turn_id = $2")))
+        .bind(clear)
         .bind(turn_id)
         .fetch_optional(pool)
         .await
@@ -77,12 +115,13 @@ pub async fn after(
     conversation_id: Uuid,
     after: Option<DateTime<Utc>>,
     limit: i64,
-) -> sqlx::Result<Vec<Decision>> {
+    clear: bool,
+) -> sqlx::Result<Vec<StoredDecision>> {
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {COLUMNS} from decisions
-         where conversation_id = $1 and ($2::timestamptz is null or created_at > $2)
-         order by created_at limit $3"
+        "{SELECT} where d.conversation_id = $2 and ($3::timestamptz is null or d.created_at > $3)
+         order by d.created_at limit $4"
     )))
+    .bind(clear)
     .bind(conversation_id)
     .bind(after)
     .bind(limit)
@@ -90,20 +129,24 @@ pub async fn after(
     .await
 }
 
-/// The turns of all conversations after a place in time, oldest first.
+/// The turns of all conversations after a place in time, oldest first, up to the first one whose record is on its way.
 pub async fn all_after(
     pool: &PgPool,
     after: Option<(DateTime<Utc>, Uuid)>,
     chain: Option<&str>,
     limit: i64,
-) -> sqlx::Result<Vec<Decision>> {
+    clear: bool,
+) -> sqlx::Result<Vec<StoredDecision>> {
     let (at, id) = after.unzip();
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {COLUMNS} from decisions
-         where ($1::timestamptz is null or (created_at, turn_id) > ($1, $2::uuid))
-           and ($3::text is null or record ->> 'chain' = $3)
-         order by created_at, turn_id limit $4"
+        "{SELECT}
+         where ($2::timestamptz is null or (d.created_at, d.turn_id) > ($2, $3::uuid))
+           and ($4::text is null or d.chain = $4 or (d.chain is null and d.record ->> 'chain' = $4))
+           and not exists (select 1 from decisions p where p.record_state = 'pending'
+                             and p.created_at <= d.created_at and p.created_at > now() - interval '1 minute')
+         order by d.created_at, d.turn_id limit $5"
     )))
+    .bind(clear)
     .bind(at)
     .bind(id)
     .bind(chain)
@@ -112,13 +155,15 @@ pub async fn all_after(
     .await
 }
 
-/// The records of the newest turns of the Pages that a chain judges, newest first: what a candidate is judged by.
-pub async fn newest_records(pool: &PgPool, chain: &str, limit: i64) -> sqlx::Result<Vec<(Uuid, Value)>> {
-    sqlx::query_as(
-        "select turn_id, record from decisions
-          where page_id in (select page_id from pages where chain = $1)
-          order by created_at desc limit $2",
-    )
+/// The latest turns of a chain that have a record, newest first, in the clear form.
+pub async fn latest(pool: &PgPool, chain: &str, limit: i64) -> sqlx::Result<Vec<StoredDecision>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{SELECT}
+         where d.record_state in ('inline', 'sealed')
+           and (d.chain = $2 or (d.chain is null and d.record ->> 'chain' = $2))
+         order by d.created_at desc, d.turn_id desc limit $3"
+    )))
+    .bind(true)
     .bind(chain)
     .bind(limit)
     .fetch_all(pool)
@@ -154,13 +199,101 @@ pub async fn note_history(db: impl PgExecutor<'_>, turn_id: Uuid, mids: &[String
     Ok(())
 }
 
+/// Which of these still wait for their record; they are locked, in one order.
+pub async fn lock_pending(db: impl PgExecutor<'_>, turns: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar(
+        "select turn_id from decisions where turn_id = any($1) and record_state = 'pending' order by turn_id for update",
+    )
+    .bind(turns)
+    .fetch_all(db)
+    .await
+}
+
+/// Some rows that hold their record themselves, locked; those that another process holds are passed over.
+pub async fn lock_inline(db: impl PgExecutor<'_>, limit: i64) -> sqlx::Result<Vec<InlineRecord>> {
+    sqlx::query_as(
+        "select d.turn_id, c.page_id, c.psid, d.record_version, d.record from decisions d
+         join conversations c on c.id = d.conversation_id
+         where d.record_state = 'inline' and d.record is not null
+         order by d.created_at limit $1 for update of d skip locked",
+    )
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Stores records of rows that the transaction has locked, and notes on the rows that they are there.
+pub async fn insert_records(db: &mut PgConnection, records: &[NewRecord]) -> sqlx::Result<()> {
+    let turns: Vec<Uuid> = records.iter().map(|record| record.turn_id).collect();
+    sqlx::query(
+        "insert into decision_records (turn_id, version, sealed, masked, created_at)
+         select n.turn_id, n.version, n.sealed, n.masked, d.created_at
+         from unnest($1::uuid[], $2::int[], $3::bytea[], $4::jsonb[]) as n (turn_id, version, sealed, masked)
+         join decisions d on d.turn_id = n.turn_id
+         on conflict (turn_id) do nothing",
+    )
+    .bind(&turns)
+    .bind(records.iter().map(|record| record.version).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.sealed.as_slice()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| &record.masked).collect::<Vec<_>>())
+    .execute(&mut *db)
+    .await?;
+    sqlx::query(
+        "update decisions set record_state = 'sealed', chain = coalesce(chain, record ->> 'chain'), record = null
+         where turn_id = any($1)",
+    )
+    .bind(&turns)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes that these records will not come.
+pub async fn mark_dropped(pool: &PgPool, turns: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query("update decisions set record_state = 'dropped' where turn_id = any($1) and record_state = 'pending'")
+        .bind(turns)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Notes which records never came.
+pub async fn mark_lost(pool: &PgPool, after_minutes: i32) -> sqlx::Result<u64> {
+    let done = sqlx::query(
+        "update decisions set record_state = 'lost'
+         where record_state = 'pending' and created_at < now() - make_interval(mins => $1)",
+    )
+    .bind(after_minutes)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Deletes records older than `keep_days`, at most a thousand; the decisions stay. Returns how many went.
+pub async fn expire(pool: &PgPool, keep_days: i32) -> sqlx::Result<u64> {
+    let done = sqlx::query(
+        "with old as (
+           select turn_id from decisions
+           where created_at < now() - make_interval(days => $1) and record_state in ('inline', 'sealed')
+           order by created_at limit 1000 for update skip locked),
+         gone as (delete from decision_records r using old where r.turn_id = old.turn_id)
+         update decisions d set record = null, record_state = 'expired' from old where d.turn_id = old.turn_id",
+    )
+    .bind(keep_days)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Erases what decisions hold of an unsent message, as a question or as what was said before; that there was a turn, and its
 /// numbers, stay.
 pub async fn erase(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<()> {
     sqlx::query(
-        "update decisions set record = jsonb_build_object('erased', true), reason = 'the customer withdrew the message'
-         where conversation_id = $1
-           and (mids @> array[$2] or history_mids is null or history_mids @> array[$2])",
+        "with withdrawn as (
+           update decisions set record = null, record_state = 'erased', reason = 'the customer withdrew the message'
+           where conversation_id = $1
+             and (mids @> array[$2] or history_mids is null or history_mids @> array[$2]) returning turn_id)
+         delete from decision_records r using withdrawn w where r.turn_id = w.turn_id",
     )
     .bind(conversation_id)
     .bind(mid)

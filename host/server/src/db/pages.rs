@@ -47,6 +47,29 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Page>> {
     sqlx::query_as("select * from pages order by page_id").fetch_all(pool).await
 }
 
+/// Makes a connected Page known; what is not given stays as it is, or gets the default. Returns its sending state.
+pub async fn connect(
+    db: impl PgExecutor<'_>,
+    page_id: &str,
+    name: &str,
+    (chain, time_zone, language): (Option<&str>, Option<&str>, Option<&str>),
+) -> sqlx::Result<String> {
+    sqlx::query_scalar(
+        "insert into pages as p (page_id, name, chain, time_zone, language)
+         values ($1, $2, coalesce($3, 'default'), coalesce($4, 'UTC'), coalesce($5, 'en'))
+         on conflict (page_id) do update set name = case when $2 = '' then p.name else $2 end,
+           chain = coalesce($3, p.chain), time_zone = coalesce($4, p.time_zone), language = coalesce($5, p.language)
+         returning state",
+    )
+    .bind(page_id)
+    .bind(name)
+    .bind(chain)
+    .bind(time_zone)
+    .bind(language)
+    .fetch_one(db)
+    .await
+}
+
 /// Locks the row, so that events of the Page's own are applied one after the other.
 pub async fn lock(db: impl PgExecutor<'_>, page_id: &str) -> sqlx::Result<()> {
     sqlx::query("select 1 from pages where page_id = $1 for update").bind(page_id).execute(db).await?;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::db;
+use crate::db::page_health::PageHealth;
 use crate::db::pages::Page;
 
 /// What the database says about the work, at one moment.
@@ -20,6 +21,8 @@ pub struct Facts {
     pub ticket_deliveries_queued: i64,
     pub ticket_deliveries_failed: i64,
     pub pages: Vec<Page>,
+    /// What Meta said of each Page when it was last asked.
+    pub page_health: Vec<PageHealth>,
 }
 
 impl Facts {
@@ -37,6 +40,7 @@ impl Facts {
             ticket_deliveries_queued,
             ticket_deliveries_failed,
             pages: db::pages::list(&app.pool).await?,
+            page_health: db::page_health::list(&app.pool).await?,
         })
     }
 }

@@ -16,7 +16,9 @@ use super::Facts;
 use crate::app::App;
 use crate::db;
 use crate::embedded::EngineStatus;
+use crate::pages;
 use crate::queue::pause;
+use crate::records;
 
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
@@ -44,6 +46,12 @@ fn describe() {
     describe_gauge!("frontdesk_tickets_open", "Matters that wait for a person");
     describe_gauge!("frontdesk_ticket_deliveries", "Ticket webhooks that wait, or failed for good");
     describe_gauge!("frontdesk_page_state", "1 for the state that a Page is in");
+    describe_gauge!("frontdesk_page_token_valid", "1 when Meta last called the Page's token valid");
+    describe_gauge!("frontdesk_page_token_expires_in_seconds", Unit::Seconds, "Infinite when it does not expire");
+    describe_gauge!("frontdesk_page_data_access_expires_in_seconds", Unit::Seconds, "Infinite when it does not expire");
+    describe_gauge!("frontdesk_page_fields_missing", "Events of the Page that Meta does not send");
+    describe_gauge!("frontdesk_page_scopes_missing", "Permissions that the Page's token lacks");
+    describe_gauge!("frontdesk_page_health_age_seconds", Unit::Seconds, "Since Meta was last asked about the Page");
     describe_gauge!("frontdesk_policy_info", "1 for the revision in each place of a chain, 0 for those it replaced");
     describe_gauge!("frontdesk_engine_up", "1 when the embedded engine answers");
     describe_gauge!("frontdesk_engine_restarts", "How often the embedded engine was started again");
@@ -71,6 +79,9 @@ async fn set_gauges(app: &App, revisions: &mut HashSet<PolicyInfo>) {
         let status = engines.status();
         set_engine_gauges("postgres", status.postgres.as_ref());
         set_engine_gauges("valkey", status.valkey.as_ref());
+    }
+    if let Err(error) = pages::health::set_gauges(app).await {
+        tracing::debug!(%error, "the Pages' gauges could not be read from the database");
     }
     match Facts::gather(app).await {
         Ok(facts) => {
@@ -149,6 +160,7 @@ async fn prune_loop(app: Arc<App>, stop: CancellationToken) {
 async fn prune(app: &App, stop: &CancellationToken) {
     let keep_days = i32::try_from(app.settings.inbox.keep_days).unwrap_or(i32::MAX);
     let mut deleted = 0;
+    prune_records(app, stop).await;
     for _ in 0..PRUNE_STEPS_MAX {
         match db::inbox::prune(&app.pool, keep_days).await {
             Ok(0) => break,
@@ -164,5 +176,26 @@ async fn prune(app: &App, stop: &CancellationToken) {
     }
     if deleted > 0 {
         tracing::info!(deleted, keep_days, "handled events were pruned from the inbox");
+    }
+}
+
+async fn prune_records(app: &App, stop: &CancellationToken) {
+    let keep_days = i32::try_from(app.settings.records.keep_days).unwrap_or(i32::MAX);
+    let mut touched = 0;
+    for _ in 0..PRUNE_STEPS_MAX {
+        match records::prune(&app.pool, keep_days).await {
+            Ok(0) => break,
+            Ok(rows) => touched += rows,
+            Err(error) => {
+                tracing::error!(%error, "old decision records could not be pruned; the next hour tries again");
+                return;
+            }
+        }
+        if !pause(PRUNE_PAUSE, stop).await {
+            return;
+        }
+    }
+    if touched > 0 {
+        tracing::info!(touched, keep_days, "old decision records were pruned");
     }
 }

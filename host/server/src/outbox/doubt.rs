@@ -102,7 +102,7 @@ async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>
     let Recipient::Psid(psid) = Recipient::of_person(&row.psid) else {
         return Err("a person known by user_ref alone cannot be looked up".into());
     };
-    let reply = app.outbox.graph.conversation(page, &psid, LOOK_THROUGH_MAX).await;
+    let reply = app.outbox.graph.conversation(&page, &psid, LOOK_THROUGH_MAX).await;
     let conversation = reply.result.map_err(|failure| {
         format!("the Conversations API did not help ({}): {}", failure.name(), describe(&reply.trace))
     })?;

@@ -3,15 +3,42 @@
 //!
 //! The JSON form is versioned. Fields are added within a version; one that changes its meaning makes a new version.
 
+use std::sync::LazyLock;
+
 use frontdesk_policy_engine::types as policy;
 use frontdesk_policy_engine::{Called, FilterRun, Manifest};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::answer::{CitedSentence, DraftOutcome};
 use crate::policies::Serving;
 
 /// Version of [`DecisionRecord`]'s JSON form.
 pub const RECORD_VERSION: i32 = 1;
+
+/// The contract that this host offers, file by file.
+const WIT: [(&str, &str); 6] = [
+    ("hooks.wit", include_str!("../../../../wit/policy/0.1.0/hooks.wit")),
+    ("host.wit", include_str!("../../../../wit/policy/0.1.0/host.wit")),
+    ("lifecycle.wit", include_str!("../../../../wit/policy/0.1.0/lifecycle.wit")),
+    ("package.wit", include_str!("../../../../wit/policy/0.1.0/package.wit")),
+    ("types.wit", include_str!("../../../../wit/policy/0.1.0/types.wit")),
+    ("worlds.wit", include_str!("../../../../wit/policy/0.1.0/worlds.wit")),
+];
+
+/// SHA-256 over names and contents of the contract's files, in hex.
+pub fn wit_digest() -> &'static str {
+    static DIGEST: LazyLock<String> = LazyLock::new(|| {
+        let mut hash = Sha256::new();
+        for (name, text) in WIT {
+            hash.update(name.as_bytes());
+            hash.update([0]);
+            hash.update(Sha256::digest(text.as_bytes()));
+        }
+        hex::encode(hash.finalize())
+    });
+    &DIGEST
+}
 
 /// A sentence of the answer and the passages that carry it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +71,9 @@ pub struct StepTimes {
 pub struct DecisionRecord {
     /// Version of the host that decided.
     pub host_version: String,
+    /// SHA-256 over the contract (WIT) that the host offered, in hex; empty in records of before.
+    #[serde(default)]
+    pub wit_digest: String,
     pub chain: String,
     /// The revision's manifest: component and settings digests, limits, grants.
     pub manifest: Option<Manifest>,
@@ -74,6 +104,7 @@ impl DecisionRecord {
     pub fn new(turn: policy::Turn, chain: &str, serving: Option<&Serving>) -> Self {
         Self {
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            wit_digest: wit_digest().to_owned(),
             chain: chain.to_owned(),
             manifest: serving.map(|serving| serving.revision.manifest().clone()),
             turn,

@@ -10,16 +10,15 @@ use std::time::{Duration, Instant};
 use frontdesk_policy_engine::cases::{self, Subject};
 use frontdesk_policy_engine::gate::{Golden, Judged, Replays, SHOWN_MAX, Verdict};
 use frontdesk_policy_engine::{RecordedTurn, Revision, replay};
-use sqlx::PgPool;
 
-use crate::db;
+use crate::records::{Decision, Records};
 
 /// Golden cases that take longer than this do not hold.
 const GOLDEN_MAX: Duration = Duration::from_secs(30);
 
 /// Judges a candidate against what serves now.
 pub async fn judge(
-    pool: &PgPool,
+    records: &Records,
     chain: &str,
     candidate: &Revision,
     cases: &BTreeMap<String, String>,
@@ -32,7 +31,7 @@ pub async fn judge(
     let replays = if golden.failed > spec.golden_failures_max || golden.unreadable.is_some() {
         Replays::default()
     } else {
-        replays(pool, chain, candidate, active).await?
+        replays(records, chain, candidate, active).await?
     };
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let verdict = Verdict::of(spec, golden, replays, elapsed_ms);
@@ -81,21 +80,26 @@ async fn golden(candidate: &Revision, texts: &BTreeMap<String, String>) -> Golde
     golden
 }
 
-async fn replays(pool: &PgPool, chain: &str, candidate: &Revision, active: Option<&Revision>) -> sqlx::Result<Replays> {
+async fn replays(
+    records: &Records,
+    chain: &str,
+    candidate: &Revision,
+    active: Option<&Revision>,
+) -> sqlx::Result<Replays> {
     let spec = &candidate.spec().gate;
     let mut replays = Replays::default();
     if spec.replay_last == 0 {
         return Ok(replays);
     }
     let deadline = tokio::time::Instant::now() + Duration::from_millis(spec.replay_ms_max);
-    let fetched = db::decisions::newest_records(pool, chain, spec.replay_last.into());
+    let fetched = records.latest(chain, spec.replay_last.into());
     let Ok(records) = tokio::time::timeout_at(deadline, fetched).await else {
         replays.skipped = spec.replay_last;
         return Ok(replays);
     };
     let mut records = records?.into_iter();
-    for (turn_id, record) in records.by_ref() {
-        // Erased at the customer's wish, or of a version that is not read any more.
+    for Decision { turn_id, record, .. } in records.by_ref() {
+        // Of a version that is not read any more.
         let Ok(recorded) = serde_json::from_value::<RecordedTurn>(record) else { continue };
         let judged = Judged::from(&replay(candidate, &recorded).await);
         let now = match active {
