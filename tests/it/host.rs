@@ -198,17 +198,26 @@ impl Host {
 
     /// Waits until nothing is unread and nothing is about to be sent: the host has done what it can.
     pub async fn drained(&self) {
-        self.until("nothing unread, nothing unsent", async || {
-            let open: i64 = sqlx::query_scalar(
-                "select (select count(*) from inbox where state = 'pending')
-                      + (select count(*) from outbox where state in ('queued', 'sending', 'unknown'))",
-            )
-            .fetch_one(self.pool())
-            .await
-            .unwrap();
-            open == 0
-        })
-        .await;
+        let started = Instant::now();
+        let open = "select (select count(*) from inbox where state = 'pending')
+                         + (select count(*) from outbox where state in ('queued', 'sending', 'unknown'))";
+        while self.count(open).await > 0 {
+            if started.elapsed() > PATIENCE {
+                let left: Vec<Value> = sqlx::query_scalar(
+                    "select jsonb_build_object('unread', i.kind, 'psid', i.psid, 'attempts', i.attempts, 'not_before', i.not_before,
+                                               'note', i.note, 'lease_until', c.lease_until, 'token', c.lease_token, 'now', now())
+                       from inbox i left join conversations c on c.page_id = i.page_id and c.psid = i.psid
+                       where i.state = 'pending'
+                     union all
+                     select to_jsonb(o) - 'text' from outbox o where o.state in ('queued', 'sending', 'unknown')",
+                )
+                .fetch_all(self.pool())
+                .await
+                .unwrap();
+                panic!("after {PATIENCE:?} there is still: {left:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits for a condition, asking again at short intervals; a test never passes by mere waiting.

@@ -27,6 +27,7 @@ mod fleet;
 mod inquiries;
 mod knowledge;
 mod outage;
+mod overload;
 mod queue;
 mod settling;
 mod simulation;

@@ -170,7 +170,7 @@ async fn a_host_starts_and_answers_without_redis() {
 // ---- Postgres ----
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+pub enum Line {
     Open,
     /// Connections are closed, new ones at once.
     Cut,
@@ -184,15 +184,15 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// Stands between the host and Postgres.
-struct Proxy {
-    port: u16,
+pub struct Proxy {
+    pub port: u16,
     line: watch::Sender<Line>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Proxy {
     /// Leads to the server that `DATABASE_URL` names.
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let url = std::env::var("DATABASE_URL").expect("DATABASE_URL must name a Postgres server for the tests");
         let target: Arc<PgConnectOptions> = Arc::new(url.parse().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -207,12 +207,12 @@ impl Proxy {
         Self { port, line, task }
     }
 
-    fn set(&self, line: Line) {
+    pub fn set(&self, line: Line) {
         self.line.send_replace(line);
     }
 
     /// The same database, reached through here.
-    fn through(port: u16, url: &SecretString) -> SecretString {
+    pub fn through(port: u16, url: &SecretString) -> SecretString {
         let mut url = reqwest::Url::parse(url.expose_secret()).unwrap();
         let kept: Vec<(String, String)> = url
             .query_pairs()

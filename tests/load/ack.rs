@@ -169,6 +169,10 @@ async fn load(
         duration,
         events,
         run: run.to_owned(),
+        page: PAGE.to_owned(),
+        secret: SecretString::from(APP_SECRET),
+        rate: None,
+        first_ms: 1_767_000_000_000,
     };
     let warm_up = plan("warm", WARM_UP);
     tokio::task::spawn_blocking(move || generator::run(&warm_up)).await??;

@@ -9,6 +9,10 @@
 //! - [`retrieval`]: searches in many passages, and what the index misses.
 //! - [`swap`]: from a saved settings file to the revision that serves.
 //!
+//!
+//! `frontdesk-bench load` ([`load`]) sends to a host that runs already, at a rate, and reports how long the acknowledgements took
+//! and what was lost.
+//!
 //! Around them: [`ground`] (database, hosts), [`generator`] (deliveries over HTTP), [`graph_stub`] (Meta's side),
 //! [`peer`] (the FastAPI service), [`machine`] and [`table`].
 
@@ -29,6 +33,7 @@ mod corpus;
 mod generator;
 mod graph_stub;
 mod ground;
+mod load;
 mod machine;
 mod peer;
 mod policy;
@@ -44,6 +49,8 @@ use table::Findings;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "frontdesk-bench", about = "Measures Frontdesk beside bare floors in the same run")]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Measure only this; may be given several times.
     #[arg(long, value_name = "NAME")]
     only: Vec<Measure>,
@@ -62,6 +69,12 @@ struct Options {
     /// A Python that has the peer's packages, such as one of a virtual environment.
     #[arg(long, value_name = "PATH")]
     peer_python: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Command {
+    /// Send signed deliveries to a running host at a rate; fails when something that was acknowledged is not stored.
+    Load(load::Options),
 }
 
 impl Options {
@@ -121,9 +134,16 @@ fn main() -> ExitCode {
 async fn measure_until_stopped(options: &Options) -> Result<bool> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        result = measure_all(options) => result,
+        result = run_command(options) => result,
         _ = terminate.recv() => anyhow::bail!("stopped by SIGTERM"),
         _ = interrupt.recv() => anyhow::bail!("stopped"),
+    }
+}
+
+async fn run_command(options: &Options) -> Result<bool> {
+    match &options.command {
+        Some(Command::Load(options)) => load::run(options).await,
+        None => measure_all(options).await,
     }
 }
 

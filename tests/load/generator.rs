@@ -16,7 +16,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use crate::ground::{APP_SECRET, PAGE};
 use crate::machine::thread_seconds;
 use crate::table::Times;
 
@@ -38,6 +37,14 @@ pub struct Plan {
     pub events: usize,
     /// Marks this run's message ids; letters and digits.
     pub run: String,
+    /// The Page that is written to, and the secret of the app that it is connected to.
+    pub page: String,
+    pub secret: SecretString,
+    /// Deliveries a second. A delivery's time then counts from the moment it was due, so that a server that falls behind
+    /// cannot hide it. `None`: as fast as they are answered.
+    pub rate: Option<f64>,
+    /// Meta's time of the first delivery, in milliseconds since 1970.
+    pub first_ms: u64,
 }
 
 /// What came back.
@@ -76,7 +83,7 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
     let deadline = began + plan.duration;
     let tallies = local.block_on(&runtime, async {
         let connections = (0..plan.connections)
-            .map(|_| tokio::task::spawn_local(connection(plan.clone(), Rc::clone(&next), deadline)));
+            .map(|_| tokio::task::spawn_local(connection(plan.clone(), Rc::clone(&next), began, deadline)));
         futures::future::try_join_all(connections.collect::<Vec<_>>()).await
     })?;
     let (elapsed_s, cpu) = (began.elapsed().as_secs_f64(), thread_seconds() - cpu_before);
@@ -98,16 +105,26 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
     })
 }
 
-async fn connection(plan: Plan, next: Rc<Cell<u64>>, deadline: Instant) -> Result<Tally> {
+async fn connection(plan: Plan, next: Rc<Cell<u64>>, began: Instant, deadline: Instant) -> Result<Tally> {
     let mut stream = TcpStream::connect(plan.address).await.context("connecting to the server under load")?;
     stream.set_nodelay(true)?;
-    let secret = SecretString::from(APP_SECRET);
     let mut tally = Tally::default();
     let mut answer = Vec::with_capacity(1_024);
     while Instant::now() < deadline {
         let number = next.replace(next.get() + 1);
-        let request = request(&plan, number, &secret);
-        let sent = Instant::now();
+        let request = request(&plan, number);
+        let sent = match plan.rate {
+            None => Instant::now(),
+            Some(rate) => {
+                #[expect(clippy::cast_precision_loss, reason = "counts here stay far below 2^52")]
+                let due = began + Duration::from_secs_f64(number as f64 / rate);
+                if due >= deadline {
+                    break;
+                }
+                tokio::time::sleep_until(due.into()).await;
+                due
+            }
+        };
         stream.write_all(&request).await?;
         let status = tokio::time::timeout(ANSWER_TIMEOUT, read_answer(&mut stream, &mut answer))
             .await
@@ -122,9 +139,9 @@ async fn connection(plan: Plan, next: Rc<Cell<u64>>, deadline: Instant) -> Resul
     Ok(tally)
 }
 
-fn request(plan: &Plan, number: u64, secret: &SecretString) -> Vec<u8> {
+fn request(plan: &Plan, number: u64) -> Vec<u8> {
     let body = body(plan, number);
-    let signature = signature::sign(secret, body.as_bytes());
+    let signature = signature::sign(&plan.secret, body.as_bytes());
     let mut request = format!(
         "POST /meta/webhook HTTP/1.1\r\nhost: frontdesk\r\nuser-agent: facebookexternalua\r\naccept: */*\r\n\
          content-type: application/json\r\nx-hub-signature-256: {signature}\r\ncontent-length: {}\r\n\r\n",
@@ -135,20 +152,26 @@ fn request(plan: &Plan, number: u64, secret: &SecretString) -> Vec<u8> {
     request
 }
 
+/// The id of a delivery's message.
+pub fn mid(run: &str, number: u64, index: usize) -> String {
+    format!("m_{run}.{number:09}.{index:03}.{MID_PADDING}")
+}
+
 /// A delivery in Meta's written form: escaped letters beyond ASCII, long ids.
 fn body(plan: &Plan, number: u64) -> String {
-    let time_ms = 1_767_000_000_000 + number;
+    let time_ms = plan.first_ms + number;
     let customer = 7_000_000_000_000_000 + number % CUSTOMERS;
+    let page = &plan.page;
     let messages = (0..plan.events).map(|index| {
-        let run = &plan.run;
+        let mid = mid(&plan.run, number, index);
         format!(
-            "{{\"sender\":{{\"id\":\"{customer}\"}},\"recipient\":{{\"id\":\"{PAGE}\"}},\"timestamp\":{time_ms},\
-             \"message\":{{\"mid\":\"m_{run}.{number:09}.{index:03}.{MID_PADDING}\",\"text\":\"Hello! Do you ship to \
+            "{{\"sender\":{{\"id\":\"{customer}\"}},\"recipient\":{{\"id\":\"{page}\"}},\"timestamp\":{time_ms},\
+             \"message\":{{\"mid\":\"{mid}\",\"text\":\"Hello! Do you ship to \
              \\u00d6sterreich, and how long does a parcel of {index} kilograms take? I need it on Friday.\"}}}}"
         )
     });
     let messages = messages.collect::<Vec<_>>().join(",");
-    format!("{{\"object\":\"page\",\"entry\":[{{\"id\":\"{PAGE}\",\"time\":{time_ms},\"messaging\":[{messages}]}}]}}")
+    format!("{{\"object\":\"page\",\"entry\":[{{\"id\":\"{page}\",\"time\":{time_ms},\"messaging\":[{messages}]}}]}}")
 }
 
 /// Reads one whole answer and gives its status.
@@ -193,6 +216,10 @@ mod tests {
             duration: Duration::ZERO,
             events: 3,
             run: "r1".to_owned(),
+            page: "106000000000001".to_owned(),
+            secret: SecretString::from("secret"),
+            rate: None,
+            first_ms: 1_767_000_000_000,
         };
         let batch = frontdesk_messenger::parse(body(&plan, 7).as_bytes()).unwrap();
         let keys: std::collections::BTreeSet<_> =

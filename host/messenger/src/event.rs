@@ -31,6 +31,7 @@ pub mod lenient;
 mod piece;
 
 pub use envelope::parse;
+pub use identity::message_key;
 pub use kind::*;
 
 use serde_json::Value;

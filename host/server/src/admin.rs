@@ -24,12 +24,14 @@
 //! | `GET /admin/turns/{turn_id}`, `…/by-mid/{page_id}/{mid}` | the whole record of one turn: by its id, by a message that it read or sent |
 //! | `GET /admin/tickets`, `GET /admin/tickets/{id}`, `POST …/resolve` | matters for people |
 //! | `GET /admin/outbox/unknown`, `…/failed`, `POST /admin/outbox/{id}/settle` | sends in doubt |
+//! | `POST /admin/inbox/missing` | which of some messages (`page_id`, `mids`) never arrived |
 //! | `GET /admin/pages`, `POST /admin/pages/{id}/resume` | whether a Page may send |
 //! | `/admin/knowledge…` | documents in, out, and searched |
 
 mod access;
 mod conversations;
 mod error;
+mod inbox;
 mod knowledge;
 mod outbox;
 mod pages;
@@ -85,6 +87,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/outbox/unknown", get(outbox::unknown))
         .route("/outbox/failed", get(outbox::failed))
         .route("/outbox/{id}/settle", post(outbox::settle))
+        .route("/inbox/missing", post(inbox::missing))
         .route("/pages", get(pages::list))
         .route("/pages/{id}/resume", post(pages::resume))
         .route("/knowledge", get(knowledge::list))

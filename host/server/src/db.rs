@@ -80,7 +80,7 @@ fn silent(waited: Duration) -> sqlx::Error {
 }
 
 /// Whether a connection answers within [`TEST_MAX`].
-async fn test(connection: &mut PgConnection) -> sqlx::Result<bool> {
+pub async fn test(connection: &mut PgConnection) -> sqlx::Result<bool> {
     match tokio::time::timeout(TEST_MAX, connection.ping()).await {
         Ok(answered) => answered.map(|()| true),
         // An error, not `false`: a silent server does not take a polite farewell either.

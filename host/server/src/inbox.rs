@@ -4,11 +4,13 @@
 //! stores it in one statement, hence with one flush of the write-ahead log, and tells all of them. Several writers overlap
 //! so that the next group forms while one is flushed. Durability is not weakened: nobody is told before the commit.
 //!
-//! When a group's statement is refused (not: fails to reach the database), each delivery is tried alone, so one that
+//! Each writer keeps a connection of its own: the tests of a pool, before and after each use, would cost as much as the insert.
+//! A connection that broke while it lay idle is replaced and the insert repeated, which is harmless: `dedupe_key` knows what
+//! is stored. When a group's statement is refused (not: fails to reach the database), each delivery is tried alone, so one that
 //! Postgres cannot take never costs its neighbours.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -20,6 +22,9 @@ use crate::db::inbox::NewEvent;
 use crate::fail_point::{self, Point};
 use crate::queue::{ConversationKey, WakeUps};
 use crate::settings::{InboxSettings, ms};
+
+/// A connection that has lain idle for this long is tested before its next use.
+const TEST_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a delivery was not stored. In all cases Meta repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +58,8 @@ impl std::fmt::Debug for Delivery {
 impl Inbox {
     /// Starts the writers. They end when `stop` is cancelled and what waits is stored.
     ///
-    /// `pool` should be theirs alone: acknowledgements must not wait for a connection that a turn holds.
+    /// `pool` should be theirs alone, with a connection for each, which they keep: acknowledgements must not wait for a connection
+    /// that a turn holds.
     pub fn start(
         pool: PgPool,
         settings: &InboxSettings,
@@ -67,6 +73,7 @@ impl Inbox {
         for _ in 0..settings.writers {
             let writer = Writer {
                 pool: pool.clone(),
+                kept: None,
                 timeout: ms(ack_timeout_ms),
                 receiver: Arc::clone(&receiver),
                 rows_max: settings.rows_per_insert_max,
@@ -95,7 +102,10 @@ impl Inbox {
 }
 
 struct Writer {
+    /// Where connections come from.
     pool: PgPool,
+    /// The connection in use, and when it last answered.
+    kept: Option<(PgConnection, Instant)>,
     /// A database that does not answer for this long has lost the connection, though nobody said so.
     timeout: Duration,
     receiver: Arc<Mutex<mpsc::Receiver<Delivery>>>,
@@ -104,7 +114,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         while let Some(group) = self.next_group(&stop).await {
             self.store(group).await;
         }
@@ -128,7 +138,7 @@ impl Writer {
         Some(group)
     }
 
-    async fn store(&self, mut group: Vec<Delivery>) {
+    async fn store(&mut self, mut group: Vec<Delivery>) {
         // Those that were given up on meanwhile have been answered with 503 and will be repeated.
         group.retain(|delivery| !delivery.done.is_closed());
         if group.is_empty() {
@@ -174,21 +184,46 @@ impl Writer {
         }
     }
 
-    async fn insert(&self, events: &[NewEvent]) -> sqlx::Result<()> {
-        let mut connection = self.pool.acquire().await?;
-        match tokio::time::timeout(self.timeout, insert(&mut connection, events)).await {
-            Ok(result) => result,
-            Err(_) => {
-                // Given back, it would wait for its next user just as long.
-                connection.close_on_drop();
-                Err(sqlx::Error::PoolTimedOut)
-            }
+    async fn insert(&mut self, events: &[NewEvent]) -> sqlx::Result<()> {
+        // One that broke while nobody used it says nothing about the database.
+        let was_kept = match self.kept.take() {
+            Some((connection, at)) => match self.insert_on(connection, at, events).await {
+                Err(error) if !is_refusal(&error) => Some(error),
+                other => return other,
+            },
+            None => None,
+        };
+        if let Some(error) = was_kept {
+            tracing::debug!(%error, "a kept connection was lost; another is tried");
         }
+        let fresh = tokio::time::timeout(self.timeout, self.pool.acquire()).await;
+        let fresh = fresh.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        self.insert_on(fresh.detach(), Instant::now(), events).await
+    }
+
+    /// Inserts on a connection, and keeps it if it works. One that is dropped amid a statement is closed.
+    async fn insert_on(
+        &mut self,
+        mut connection: PgConnection,
+        answered_at: Instant,
+        events: &[NewEvent],
+    ) -> sqlx::Result<()> {
+        if answered_at.elapsed() > TEST_AFTER {
+            db::test(&mut connection).await?;
+        }
+        let result = match tokio::time::timeout(self.timeout, insert(&mut connection, events)).await {
+            Ok(result) => result,
+            Err(_) => return Err(sqlx::Error::PoolTimedOut),
+        };
+        if result.as_ref().err().is_none_or(is_refusal) {
+            self.kept = Some((connection, Instant::now()));
+        }
+        result
     }
 
     /// Stores the events of one delivery one by one when they are refused together. Of one that Postgres cannot take, the fact
     /// that it came is kept, so that its neighbours are acknowledged and Meta does not repeat it for ever.
-    async fn insert_tolerantly(&self, events: &[NewEvent]) -> sqlx::Result<()> {
+    async fn insert_tolerantly(&mut self, events: &[NewEvent]) -> sqlx::Result<()> {
         match self.insert(events).await {
             Err(error) if is_refusal(&error) => {}
             other => return other,

@@ -211,7 +211,11 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
         }
     };
     if asked.is_stale(&app.settings) {
-        tracing::warn!(outbox = %id, "this process stood still after it had claimed a message; it is looked up, not sent");
+        // Others may already take it for lost and look it up. This claim has sent nothing, and nobody else speaks for it.
+        tracing::warn!(outbox = %id, "this process stood still after it had claimed a message; it is claimed again");
+        let after = backoff(&app.settings.outbox, row.attempts);
+        let error = "the process stood still before it sent".to_owned();
+        settle(app, &row, Verdict::Again { after, counted: false, error }, None).await;
         return;
     }
     fail_point::reach(Point::BeforeSend);

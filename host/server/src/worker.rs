@@ -301,6 +301,8 @@ async fn commit(
         duration_us: i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
     };
     db::decisions::insert(&mut *tx, &decision).await?;
+    let shown: Vec<String> = input.history.iter().map(|message| message.mid.clone()).collect();
+    db::decisions::note_history(&mut *tx, input.turn_id, &shown).await?;
     db::messages::set_turn(&mut *tx, now.id, mids, input.turn_id).await?;
     if !superseded {
         effects(app, &mut tx, &now, input, result).await?;

@@ -6,6 +6,7 @@
 //! | `test` | every check, in the order in which they fail fastest; what CI runs |
 //! | `faults` | lets the host die at each of its fail points, and looks at what its successor makes of it |
 //! | `simulate` | hours of seeded traffic and trouble in seconds |
+//! | `load` | signed deliveries at a rate to what `up` runs: how long the acknowledgements take, and what is lost |
 //! | `bench` | the benchmark, on engines of its own |
 //! | `fetch` | Postgres with pgvector, and Valkey, into the cache |
 //! | `components` | the first-party policies, compiled to WASM components |
@@ -28,6 +29,7 @@ mod engines;
 mod fetch;
 mod gate;
 mod http;
+mod load;
 mod process;
 mod progress;
 mod trial;
@@ -62,6 +64,8 @@ enum Task {
     Faults(trial::Faults),
     /// Live through hours of seeded traffic and trouble in seconds; everything must add up afterwards.
     Simulate(trial::Simulate),
+    /// Send signed deliveries at a rate to a running `cargo xtask up`; report the time to the 200 and what was lost.
+    Load(load::Options),
     /// Measure acknowledgement, policies, turns and retrieval against bare floors.
     Bench {
         /// Passed to the benchmark.
@@ -102,6 +106,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { arguments } => gate::run(&workspace, &progress, &arguments),
         Task::Faults(options) => trial::faults(&workspace, &progress, &options),
         Task::Simulate(options) => trial::simulate(&workspace, &progress, &options),
+        Task::Load(options) => load::run(&workspace, &progress, &options),
         Task::Bench { arguments } => bench::run(&workspace, &progress, &arguments),
         Task::Fetch => {
             let folder =

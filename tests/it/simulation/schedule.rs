@@ -115,8 +115,13 @@ pub fn page_of(customer: usize) -> usize {
     customer % PAGES
 }
 
-const QUESTIONS: [&str; 6] = [
+/// Most of them can be answered; the same one twice, or another kind, goes to a person.
+const QUESTIONS: [&str; 10] = [
     "Do you ship to Austria?",
+    "Do you ship to Austria?",
+    "When are you open on Saturdays?",
+    "Until when are you open on Saturdays?",
+    "Can you ship every parcel to Austria?",
     "Hello, do you ship parcels to Austria?",
     "When are you open on Saturdays?",
     "I want to talk to a real person please",

@@ -72,6 +72,7 @@ pub struct World {
     echoed: usize,
     echoes_of: HashMap<String, u64>,
     silencing: Vec<usize>,
+    hour_told: i64,
     /// What happened, for whoever looks for the reason of a failure.
     diary: Vec<(i64, String)>,
 }
@@ -126,6 +127,7 @@ impl World {
             echoed: 0,
             echoes_of: HashMap::new(),
             silencing: Vec::new(),
+            hour_told: 0,
             diary: Vec::new(),
         }
     }
@@ -174,6 +176,11 @@ impl World {
                 return;
             }
             self.go_to(next_ms).await;
+            let hour = self.now_ms() / HOUR_MS;
+            if hour > self.hour_told {
+                self.hour_told = hour;
+                self.tell_hour(hour);
+            }
             // What happens within the same seconds happens at once.
             let until_ms = self.now_ms() + 500;
             while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= until_ms) {
@@ -187,6 +194,11 @@ impl World {
                 self.silences.push(Silence { customer, from_ms, until_ms: None });
             }
         }
+    }
+
+    #[expect(clippy::print_stdout, reason = "whoever waits for a simulated day wants to see it pass")]
+    fn tell_hour(&self, hour: i64) {
+        println!("hour {hour}: {} messages taken by Meta", self.host.graph.sends().len());
     }
 
     /// Puts all clocks ahead. Nothing is in flight.
@@ -378,7 +390,12 @@ impl World {
                 }
             }
             Act::GiveAway { customer } => self.control(customer, OTHER_APP, "standby").await,
-            Act::GiveBack { customer } => self.control(customer, APP_ID, "messaging").await,
+            Act::GiveBack { customer } => {
+                self.control(customer, APP_ID, "messaging").await;
+                // Meta says who owns the thread: whoever was silent before may speak.
+                let now_ms = self.now_ms();
+                self.end_silence(customer, now_ms);
+            }
             Act::SendFate(outcome) => self.host.graph.script(outcome),
             Act::KillToken { page } => self.host.graph.kill_token(page_id(page), 460),
             Act::MendToken { page } => self.mend(page_id(page)).await,

@@ -16,11 +16,11 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Event, EventKind, Feedback, ReactionAction};
+use super::{Channel, Event, EventKind, Feedback, ReactionAction};
 
 pub(super) fn dedupe_key(event: &Event) -> String {
     let page = event.page_id.as_ref().map_or("-", |page| page.as_str());
-    let page = if page.len() <= 64 { page.to_owned() } else { digest(&[page]) };
+    let page = page_part(page);
     let mid = event.kind.mid().map(|mid| mid.as_str());
     let detail = match (&event.kind, mid) {
         (EventKind::Message(_) | EventKind::Echo(_) | EventKind::Unsend { .. } | EventKind::Postback(_), Some(mid)) => {
@@ -54,6 +54,15 @@ pub(super) fn dedupe_key(event: &Event) -> String {
         }
     };
     format!("{page}/{}/{}/{detail}", event.kind_name(), event.channel.name())
+}
+
+fn page_part(page: &str) -> String {
+    if page.len() <= 64 { page.to_owned() } else { digest(&[page]) }
+}
+
+/// The key of a customer's message, for whoever asks whether it has arrived.
+pub fn message_key(page_id: &str, mid: &str) -> String {
+    format!("{}/message/{}/mid:{mid}", page_part(page_id), Channel::Messaging.name())
 }
 
 fn person(event: &Event) -> String {

@@ -144,11 +144,23 @@ pub async fn outcomes_since(pool: &PgPool, since: DateTime<Utc>) -> sqlx::Result
         .await
 }
 
-/// Erases what decisions hold of an unsent message; that there was a turn, and its numbers, stay.
+/// Notes which earlier messages a turn was shown, so that a withdrawn one is erased from its record too.
+pub async fn note_history(db: impl PgExecutor<'_>, turn_id: Uuid, mids: &[String]) -> sqlx::Result<()> {
+    sqlx::query("update decisions set history_mids = $2 where turn_id = $1")
+        .bind(turn_id)
+        .bind(mids)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Erases what decisions hold of an unsent message, as a question or as what was said before; that there was a turn, and its
+/// numbers, stay.
 pub async fn erase(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<()> {
     sqlx::query(
         "update decisions set record = jsonb_build_object('erased', true), reason = 'the customer withdrew the message'
-         where conversation_id = $1 and mids @> array[$2]",
+         where conversation_id = $1
+           and (mids @> array[$2] or history_mids is null or history_mids @> array[$2])",
     )
     .bind(conversation_id)
     .bind(mid)

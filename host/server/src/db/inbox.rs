@@ -1,6 +1,7 @@
 //! Table `inbox`: every event that was acknowledged to Meta, until a turn (or nothing) came of it.
 
 use chrono::{DateTime, Utc};
+use frontdesk_messenger::event::message_key;
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -109,6 +110,19 @@ pub async fn corrections(
     .bind(psid)
     .bind(mids)
     .bind(except)
+    .fetch_all(db)
+    .await
+}
+
+/// Those of these messages that were never stored, by the keys that recognise repeated deliveries.
+pub async fn missing_messages(db: impl PgExecutor<'_>, page_id: &str, mids: &[String]) -> sqlx::Result<Vec<String>> {
+    let keys: Vec<String> = mids.iter().map(|mid| message_key(page_id, mid)).collect();
+    sqlx::query_scalar(
+        "select asked.mid from unnest($1::text[], $2::text[]) asked (mid, key)
+         where not exists (select 1 from inbox i where i.dedupe_key = asked.key)",
+    )
+    .bind(mids)
+    .bind(keys)
     .fetch_all(db)
     .await
 }
