@@ -136,8 +136,8 @@ impl Policies {
         let policies = Self::build(pool, records, settings, replica)?;
         for chain in &policies.inner.names {
             // What served last serves first: a new folder is judged against it, and a broken one changes nothing.
-            policies.follow(chain).await;
-            policies.reconcile_folder(chain).await;
+            Box::pin(policies.follow(chain)).await;
+            Box::pin(policies.reconcile_folder(chain)).await;
             policies.mark_last_good(chain);
             if policies.current(chain).is_none() {
                 tracing::error!(chain, "there is no usable policy revision; this chain's turns go to people");

@@ -122,7 +122,9 @@ impl Policies {
         let replica = self.inner.replica.clone();
         let by = By { actor: &replica, reason: "the folder changed", forced: false };
         let folder = Some(FromFolder { content_sha256: hash });
-        let taken = tokio::time::timeout(PUBLISH_MAX, self.take(chain, bundle, None, by, folder, times)).await;
+        // Boxed: the compiler gives up on futures that are nested as deep as this one.
+        let taken = Box::pin(self.take(chain, bundle, None, by, folder, times));
+        let taken = tokio::time::timeout(PUBLISH_MAX, taken).await;
         let moved = taken.map_err(|_| PolicyError::Silent { waited_s: PUBLISH_MAX.as_secs() })??;
         Ok(moved.revision)
     }

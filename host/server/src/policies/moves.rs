@@ -110,7 +110,7 @@ impl Policies {
     ) -> Result<Moved, PolicyError> {
         self.turnstile(chain)?;
         let bundle = bundle::complete(&self.inner.pool, read).await?;
-        self.take(chain, bundle, Some(to), by, None, &mut Times::default()).await
+        Box::pin(self.take(chain, bundle, Some(to), by, None, &mut Times::default())).await
     }
 
     /// Takes a bundle. Without a placement the chain's own word counts.
@@ -255,7 +255,7 @@ impl Policies {
     async fn judge(&self, chain: &str, candidate: &Revision, bundle: &Bundle) -> Result<Verdict, PolicyError> {
         let active = self.current(chain);
         let active = active.as_ref().map(|serving| serving.revision.as_ref());
-        let verdict = gate::judge(&self.inner.records, chain, candidate, &bundle.cases, active).await?;
+        let verdict = Box::pin(gate::judge(&self.inner.records, chain, candidate, &bundle.cases, active)).await?;
         let stored = serde_json::to_value(&verdict).unwrap_or_default();
         db::revisions::set_gate(&self.inner.pool, chain, candidate.id().as_str(), &stored).await?;
         Ok(verdict)
