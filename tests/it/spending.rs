@@ -67,12 +67,12 @@ async fn the_next_model_answers_when_one_fails_and_quotation_when_all_do() {
     let drafter = drafters(&down, &[up.clone(), quoting.clone()], None).unwrap();
     assert_eq!(written_by(drafter.draft(&request("1")).await), "scripted");
     assert_eq!((calls(&down_calls), calls(&up_calls)), (1, 1));
-    let drafter = drafters(&up, &[down.clone()], None).unwrap();
+    let drafter = drafters(&up, std::slice::from_ref(&down), None).unwrap();
     assert_eq!(written_by(drafter.draft(&request("1")).await), "scripted");
     assert_eq!((calls(&down_calls), calls(&up_calls)), (0, 1), "who is not needed is not asked");
     let drafter = drafters(&down, &[down.clone(), quoting], None).unwrap();
     assert_eq!(written_by(drafter.draft(&request("1")).await), "extractive");
-    let drafter = drafters(&down, &[down.clone()], None).unwrap();
+    let drafter = drafters(&down, std::slice::from_ref(&down), None).unwrap();
     assert!(matches!(drafter.draft(&request("1")).await, Err(DraftError::Unavailable { status: 503, .. })));
 }
 

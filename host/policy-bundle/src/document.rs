@@ -183,7 +183,7 @@ on_fault = "human"
         };
         for (found, expected) in [
             (changed(&|it| it.format = 2), "format: 2 was given"),
-            (changed(&|it| drop(it.settings.clear())), "a.toml: chain.toml names this file"),
+            (changed(&|it| it.settings.clear()), "a.toml: chain.toml names this file"),
             (changed(&|it| drop(it.settings.insert("b.toml".into(), String::new()))), "b.toml: chain.toml does not"),
             (
                 changed(&|it| drop(it.components.insert("../components/a.wasm".into(), "?".into()))),

@@ -73,6 +73,10 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Rollout>> {
 
 /// What became of a change.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each change of a chain; a box would cost every reader a word"
+)]
 pub enum Changed<E> {
     /// It was made; or there was nothing to change, and nothing was written.
     Done(Rollout),

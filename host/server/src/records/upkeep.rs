@@ -76,7 +76,7 @@ async fn move_batch(pool: &sqlx::PgPool, keys: &Keys) -> Result<usize, MoveError
             masked: mask::masked(&row.record),
         });
     }
-    db::decisions::insert_records(&mut *tx, &records).await?;
+    db::decisions::insert_records(&mut tx, &records).await?;
     tx.commit().await?;
     Ok(rows.len())
 }

@@ -191,7 +191,7 @@ impl Task {
                 masked: mask::masked(&job.record),
             });
         }
-        db::decisions::insert_records(&mut *tx, &records).await?;
+        db::decisions::insert_records(&mut tx, &records).await?;
         tx.commit().await?;
         Ok(())
     }
