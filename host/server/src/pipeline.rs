@@ -35,6 +35,7 @@ use crate::db::pages::Page;
 use crate::fail_point::{self, Point};
 use crate::knowledge::{Hit, Knowledge, KnowledgeError, SearchRequest};
 use crate::policies::Serving;
+use crate::policies::slots::Slot;
 
 pub use record::{Citation, DecisionRecord, RECORD_VERSION};
 
@@ -106,21 +107,25 @@ pub struct TurnResult {
     pub disclosed: bool,
     /// What tripwires count of the turn.
     pub count: TurnCount,
+    /// Where the revision stood.
+    pub slot: Slot,
     pub record: Value,
 }
 
 /// Judges the turn.
 pub async fn run(app: &App, input: &TurnInput) -> Result<TurnResult, PipelineError> {
-    let serving = app.policies.pick(&input.page.chain, &input.page.page_id, &input.conversation.psid);
+    let (chain, slots) = (&input.page.chain, app.policies.slots(&input.page.chain));
+    let serving = slots.pick(chain, &input.page.page_id, &input.conversation.psid).cloned();
+    let slot = serving.as_ref().and_then(|serving| slots.slot_of(serving.id())).unwrap_or(Slot::Active);
     let turn = context::turn(input, app.settings.turn.disclosure_gap_hours);
-    let record = DecisionRecord::new(turn, &input.page.chain, serving.as_deref());
+    let record = DecisionRecord::new(turn, chain, serving.as_deref());
     let lookup = PageLookup { knowledge: Arc::clone(&app.knowledge), page_id: input.page.page_id.clone() };
     let lookup = CallContext::with_lookup(Arc::new(lookup));
     let mut judge = Judge { app, input, lookup, record };
     if let Some(serving) = &serving {
         judge.judge(serving).await?;
     }
-    judge.finish(serving.map(|serving| serving.revision.id().to_string()).unwrap_or_default())
+    judge.finish(serving.map(|serving| serving.id().to_owned()).unwrap_or_default(), slot)
 }
 
 /// One turn on its way, with its record.
@@ -328,7 +333,7 @@ impl Judge<'_> {
         tracing::error!(turn = %self.input.turn_id, %fault, "a policy faulted; a person takes the turn");
     }
 
-    fn finish(mut self, revision: String) -> Result<TurnResult, PipelineError> {
+    fn finish(mut self, revision: String, slot: Slot) -> Result<TurnResult, PipelineError> {
         let record = &self.record;
         let verdicts = Verdicts {
             classify: record.classify.as_ref(),
@@ -354,6 +359,7 @@ impl Judge<'_> {
             ticket: ticket.map(TicketDraft::from),
             disclosed,
             count: self.record.count(outcome),
+            slot,
             record: serde_json::to_value(&self.record)?,
         })
     }

@@ -11,8 +11,8 @@ use serde_json::json;
 use super::access::AGENT_BYTES_MAX;
 use crate::handover::HandoverError;
 use crate::knowledge::{IngestError, KnowledgeError};
-use crate::policies::PolicyError;
 use crate::pages::connect::ConnectError;
+use crate::policies::PolicyError;
 use crate::privacy::erasure::ErasureError;
 
 #[derive(Debug, thiserror::Error)]

@@ -38,10 +38,10 @@ pub struct Options {
 
 /// How often one thing became another.
 #[derive(Serialize)]
-struct Transition {
-    from: String,
-    to: String,
-    count: usize,
+pub(crate) struct Transition {
+    pub from: String,
+    pub to: String,
+    pub count: usize,
 }
 
 #[derive(Serialize)]
@@ -237,7 +237,7 @@ fn text(report: &DiffReport) -> String {
 }
 
 /// Rows are before, columns after.
-fn matrix(title: &str, list: &[Transition]) -> String {
+pub(crate) fn matrix(title: &str, list: &[Transition]) -> String {
     let mut names: Vec<&str> = list.iter().flat_map(|it| [it.from.as_str(), it.to.as_str()]).collect();
     names.sort_unstable();
     names.dedup();
