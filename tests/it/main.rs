@@ -13,6 +13,7 @@
     reason = "a test says by a panic that it failed"
 )]
 
+mod chains;
 mod database;
 mod host;
 mod model;
@@ -34,7 +35,9 @@ mod pages;
 mod privacy;
 mod queue;
 mod records;
+mod rollout;
 mod settling;
 mod simulation;
 mod spending;
+mod swap;
 mod takeover;

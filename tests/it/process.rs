@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use frontdesk_server::fail_point::Point;
@@ -19,6 +19,9 @@ use crate::host::{
 
 /// Much longer than anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// What a host may log before the rest is let go.
+const LOG_LINES_MAX: usize = 100_000;
+
 /// A host that is a process of its own, with everything it stands on.
 pub struct Installation {
     pub ground: Arc<Ground>,
@@ -30,6 +33,7 @@ pub struct Process {
     child: Child,
     pub address: String,
     pub meta: WebhookSender,
+    log: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Installation {
@@ -101,11 +105,20 @@ impl Installation {
         let address = started.await.ok().flatten();
         let Some(address) = address else { panic!("the host did not start; it said:\n{}", said.join("\n")) };
         // A full pipe would stop the host.
-        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keeps = Arc::clone(&kept);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                let mut kept = keeps.lock().unwrap();
+                if kept.len() < LOG_LINES_MAX {
+                    kept.push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+                }
+            }
+        });
         let callback = format!("http://{address}/meta/webhook");
         self.graph.set_callback(&callback).unwrap();
         let meta = WebhookSender::new(&callback, APP_SECRET, PAGE).unwrap();
-        Process { child, address, meta }
+        Process { child, address, meta, log: kept }
     }
 
     pub async fn count(&self, query: &'static str) -> i64 {
@@ -142,6 +155,31 @@ impl Installation {
 }
 
 impl Process {
+    /// What the host has logged so far with this message.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|entry| entry["message"] == message).cloned().collect()
+    }
+
+    /// Memory of the process that is in use now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// The answer of the admin API.
+    pub async fn ask_admin(&self, path: &str) -> Value {
+        let url = format!("http://{}{path}", self.address);
+        let answer = reqwest::Client::new().get(url).bearer_auth(ADMIN_TOKEN).send().await.unwrap();
+        answer.json().await.unwrap()
+    }
+
+    /// The text of the metrics page.
+    pub async fn metrics(&self) -> String {
+        reqwest::get(format!("http://{}/metrics", self.address)).await.unwrap().text().await.unwrap()
+    }
+
     /// No signal handler, no destructor, no flush.
     pub async fn kill_9(mut self) {
         self.child.kill().await.unwrap();

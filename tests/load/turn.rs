@@ -44,28 +44,21 @@ pub async fn measure(options: &Options) -> Result<Findings> {
 }
 
 /// What asks.
-struct Crowd {
+pub struct Crowd {
     app: Arc<App>,
     graph: Arc<GraphStub>,
+    /// Those that the machine answers.
     questions: Vec<String>,
     customers: AtomicU64,
     asked: AtomicU64,
 }
 
 async fn run(options: &Options, pool: &PgPool, app: &Arc<App>, graph: &Arc<GraphStub>) -> Result<Findings> {
-    let mut crowd = Crowd {
-        app: Arc::clone(app),
-        graph: Arc::clone(graph),
-        questions: teach(app).await?,
-        customers: AtomicU64::new(0),
-        asked: AtomicU64::new(0),
-    };
-    let asked = crowd.questions.len();
-    crowd.questions = crowd.answered(pool).await?;
+    let (crowd, known) = Crowd::gather(pool, app, graph).await?;
     let crowd = Arc::new(crowd);
     let mut findings = Findings::default();
     findings.notes.push(format!(
-        "{} of the {asked} questions of the demonstration's FAQ are answered by the machine; those are asked",
+        "{} of the {known} questions of the demonstration's FAQ are answered by the machine; those are asked",
         crowd.questions.len()
     ));
     few(options, pool, &crowd, &mut findings).await?;
@@ -136,7 +129,7 @@ async fn transactions(pool: &PgPool) -> sqlx::Result<i64> {
 }
 
 /// Nothing may be left unread, and every message has exactly one decision.
-async fn check(pool: &PgPool, crowd: &Crowd, findings: &mut Findings) -> Result<()> {
+pub async fn check(pool: &PgPool, crowd: &Crowd, findings: &mut Findings) -> Result<()> {
     let begin = Instant::now();
     let mut unread: i64 = 1;
     while unread > 0 && begin.elapsed() < REPLY_MAX {
@@ -174,6 +167,28 @@ async fn ask_for(crowd: &Arc<Crowd>, customers: usize, pause: Duration, duration
 }
 
 impl Crowd {
+    /// Teaches the host the demonstration's knowledge, and tells which of how many questions it answers.
+    pub async fn gather(pool: &PgPool, app: &Arc<App>, graph: &Arc<GraphStub>) -> Result<(Self, usize)> {
+        let mut crowd = Self {
+            app: Arc::clone(app),
+            graph: Arc::clone(graph),
+            questions: teach(app).await?,
+            customers: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+        };
+        let known = crowd.questions.len();
+        crowd.questions = crowd.answered(pool).await?;
+        Ok((crowd, known))
+    }
+
+    /// A customer who never wrote before asks one question.
+    pub async fn ask_once(&self) -> Result<Duration> {
+        let number = self.customers.fetch_add(1, Ordering::Relaxed);
+        let at = usize::try_from(number)? % self.questions.len();
+        let question = self.questions.get(at).context("the machine answers no question")?;
+        self.ask(&psid(number), question).await
+    }
+
     async fn keep_asking(&self, pause: Duration, deadline: Instant) -> Result<Vec<f64>> {
         let mut micros = Vec::new();
         loop {

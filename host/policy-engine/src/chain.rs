@@ -16,6 +16,7 @@
 //!
 //! [gate]                                   # optional: what must hold before it serves; see [`crate::gate`]
 //! [rollout]                                # optional: what a changed folder does; see [`crate::rollout`]
+//! [tripwire]                               # optional: when it is taken out by itself; see [`crate::tripwire`]
 //! ```
 //!
 //! Parsing does no I/O. [`ChainSpec::wanted_files`] says which files to read; a [`Bundle`] carries them to
@@ -31,6 +32,7 @@ use crate::hook::{FaultAction, Hook};
 use crate::limits::Limits;
 use crate::load::Grants;
 use crate::rollout::{RawRollout, RolloutSpec};
+use crate::tripwire::Tripwire;
 
 /// The version of the file format.
 pub const CHAIN_VERSION: u32 = 1;
@@ -80,6 +82,8 @@ pub struct ChainSpec {
     pub gate: GateSpec,
     /// What a changed folder does.
     pub rollout: RolloutSpec,
+    /// When a revision of this chain is taken out by itself.
+    pub tripwire: Tripwire,
 }
 
 /// One `[[policy]]`.
@@ -165,7 +169,7 @@ pub enum ChainError {
         /// How many there must be.
         expected: &'static str,
     },
-    /// A field of `[gate]` or `[rollout]` with a value that makes no sense.
+    /// A field of `[gate]`, `[rollout]` or `[tripwire]` with a value that makes no sense.
     #[error("chain.toml, [{table}], {field}: {problem}")]
     Table {
         /// The table.
@@ -199,6 +203,8 @@ struct RawChain {
     #[serde(default)]
     gate: GateSpec,
     rollout: Option<RawRollout>,
+    #[serde(default)]
+    tripwire: Tripwire,
 }
 
 #[derive(Deserialize)]
@@ -245,6 +251,11 @@ impl ChainSpec {
         let table = |table| move |(field, problem)| ChainError::Table { table, field, problem };
         raw.gate.check().map_err(table("gate"))?;
         let rollout = raw.rollout.map(RawRollout::checked).transpose().map_err(table("rollout"))?.unwrap_or_default();
+        let tripwire = raw.tripwire.checked().map_err(|error| ChainError::Table {
+            table: "tripwire",
+            field: error.field,
+            problem: format!("{} was given, expected {} to {}", error.found, error.least, error.most),
+        })?;
         let mut policies = Vec::with_capacity(raw.policy.len());
         for (i, policy) in raw.policy.into_iter().enumerate() {
             policies.push(policy.checked(i + 1)?);
@@ -261,7 +272,7 @@ impl ChainSpec {
         }
         // Stable: filters keep the order of the file.
         policies.sort_by_key(|policy| policy.hook);
-        Ok(Self { description: raw.description, policies, gate: raw.gate, rollout })
+        Ok(Self { description: raw.description, policies, gate: raw.gate, rollout, tripwire })
     }
 
     /// The files that staging needs, each once, sorted.

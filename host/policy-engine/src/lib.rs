@@ -17,11 +17,14 @@
 //! - [`replay`]: a recorded turn, judged again by another revision.
 //! - [`cases`]: turns written by hand, with what must come of them.
 //! - [`gate`]: what must hold before a revision serves; [`rollout`]: how it comes into service.
+//! - [`compare`]: how far two texts are apart.
+//! - [`tripwire`]: when a revision that judges real turns is taken out by itself.
 //! - [`limits`], [`hook`], [`types`]: the vocabulary.
 
 pub mod assembly;
 pub mod cases;
 pub mod chain;
+pub mod compare;
 pub mod engine;
 pub mod fault;
 pub mod gate;
@@ -33,6 +36,7 @@ pub mod policy;
 pub mod replay;
 pub mod revision;
 pub mod rollout;
+pub mod tripwire;
 pub mod types;
 
 #[doc(hidden)]
@@ -47,6 +51,7 @@ mod validate;
 
 pub use assembly::{ConcludedTicket, Conclusion};
 pub use chain::{Bundle, ChainError, ChainSpec, ComponentRef, FileKind, PolicySpec, SettingsSource, WantedFile};
+pub use compare::edit_distance;
 pub use engine::{ArtifactCache, Engine, EngineError, EngineOptions, PoolUse};
 pub use fault::{Called, Fault, FaultKind, HostAnswer, LogLine, SearchAnswer};
 pub use hook::{FaultAction, Hook};
@@ -56,8 +61,9 @@ pub use load::{
 };
 pub use lookup::{CallContext, KnowledgeLookup, LookupFuture, RecordedLookup};
 pub use policy::{Policy, SnapshotStatus};
-pub use replay::{Difference, Level, RecordedCitation, RecordedTurn, Replayed, replay};
+pub use replay::{Difference, Level, RecordedCitation, RecordedTurn, Replayed, TurnCalls, replay};
 pub use revision::{
     FilterResult, FilterRun, FilterStep, Manifest, PolicyManifest, Revision, RevisionId, StageError, StageProblem,
     StagedPolicy,
 };
+pub use tripwire::{Counts, Trip, Tripwire, TurnCount, Window};

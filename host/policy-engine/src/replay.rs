@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::assembly::{self, Conclusion, Verdicts};
-use crate::fault::{Called, HostAnswer};
+use crate::fault::{Called, Fault, HostAnswer};
 use crate::hook::Hook;
 use crate::load::{canonical_json, sha256_hex};
 use crate::lookup::{CallContext, RecordedLookup};
@@ -111,13 +111,18 @@ impl RecordedTurn {
     /// Fuel of all recorded calls.
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
-        let used = [
-            self.classify.as_ref().map(|called| called.fuel_used),
-            self.tone.as_ref().map(|called| called.fuel_used),
-            self.escalate.as_ref().map(|called| called.fuel_used),
-        ];
-        let filters = self.filter.iter().flat_map(|run| &run.steps).map(|step| step.called.fuel_used);
-        used.into_iter().flatten().chain(filters).sum()
+        self.turn_calls().fuel_used()
+    }
+
+    /// The recorded calls.
+    #[must_use]
+    pub fn turn_calls(&self) -> TurnCalls<'_> {
+        TurnCalls {
+            classify: self.classify.as_ref(),
+            tone: self.tone.as_ref(),
+            filter: self.filter.as_ref(),
+            escalate: self.escalate.as_ref(),
+        }
     }
 
     /// Whether any of the recorded calls faulted.
@@ -228,12 +233,57 @@ impl Replayed {
     /// All the calls that were made, with their hooks: fuel used, and whether it ended in a fault.
     #[must_use]
     pub fn calls(&self) -> Vec<(Hook, u64, bool)> {
-        let mut calls = vec![(Hook::Classify, self.classify.fuel_used, self.classify.result.is_err())];
-        calls.extend(self.tone.iter().map(|called| (Hook::Tone, called.fuel_used, called.result.is_err())));
-        let steps = self.filter.iter().flat_map(|run| &run.steps);
-        calls.extend(steps.map(|step| (Hook::Filter, step.called.fuel_used, step.called.result.is_err())));
-        calls.extend(self.escalate.iter().map(|called| (Hook::Escalate, called.fuel_used, called.result.is_err())));
-        calls
+        self.turn_calls().each().map(|(hook, fuel, fault)| (hook, fuel, fault.is_some())).collect()
+    }
+
+    /// All the calls that were made.
+    #[must_use]
+    pub fn turn_calls(&self) -> TurnCalls<'_> {
+        TurnCalls {
+            classify: Some(&self.classify),
+            tone: self.tone.as_ref(),
+            filter: self.filter.as_ref(),
+            escalate: self.escalate.as_ref(),
+        }
+    }
+}
+
+/// The calls of one turn, as far as they were made.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnCalls<'a> {
+    /// The classifier's.
+    pub classify: Option<&'a Called<Classification>>,
+    /// The tone policy's.
+    pub tone: Option<&'a Called<Plan>>,
+    /// The filters'.
+    pub filter: Option<&'a FilterRun>,
+    /// The escalation policy's.
+    pub escalate: Option<&'a Called<EscalationVerdict>>,
+}
+
+impl<'a> TurnCalls<'a> {
+    /// All the calls, in order: their hooks, fuel used, and the faults in which they ended.
+    pub fn each(self) -> impl Iterator<Item = (Hook, u64, Option<&'a Fault>)> {
+        fn one<T>(hook: Hook, called: &Called<T>) -> (Hook, u64, Option<&Fault>) {
+            (hook, called.fuel_used, called.result.as_ref().err())
+        }
+        let steps = self.filter.into_iter().flat_map(|run| &run.steps);
+        let classify = self.classify.map(|called| one(Hook::Classify, called));
+        let tone = self.tone.map(|called| one(Hook::Tone, called));
+        let filters = steps.map(|step| one(Hook::Filter, &step.called));
+        let escalate = self.escalate.map(|called| one(Hook::Escalate, called));
+        classify.into_iter().chain(tone).chain(filters).chain(escalate)
+    }
+
+    /// The faults, in order.
+    pub fn faults(self) -> impl Iterator<Item = &'a Fault> {
+        self.each().filter_map(|(_, _, fault)| fault)
+    }
+
+    /// Fuel of all calls.
+    #[must_use]
+    pub fn fuel_used(self) -> u64 {
+        self.each().map(|(_, fuel, _)| fuel).sum()
     }
 }
 
@@ -285,7 +335,7 @@ async fn answer(
 ) -> Dossier {
     let context = answering(recorded.tone.as_ref());
     let tone = revision.compose(&context, &recorded.turn, classification, &recorded.passages).await;
-    let plan = tone.result.clone().unwrap_or_else(|_fault| assembly::default_plan());
+    let plan = tone.result.clone().unwrap_or_else(|_fault| assembly::default_plan(&recorded.turn));
     if !recorded.plan.as_ref().is_none_or(|used| assembly::drafts_alike(used, &plan)) {
         replayed.level = Level::DraftWouldDiffer;
     }

@@ -16,6 +16,7 @@
 //! | `GET /admin/policies` | what each chain and each replica runs, the latest revisions and changes of state |
 //! | `GET /admin/policies/{chain}/revisions/{id}` | a revision as a bundle |
 //! | `POST /admin/policies/{chain}/revisions`, `…/promote`, `…/activate`, `…/canary`, `…/shadow`, `…/rollback`, `…/unquarantine` | publish a bundle; move a revision |
+//! | `GET /admin/policies/{chain}/shadow` | what the chain's shadow would have changed, in codes and numbers |
 //! | `GET /admin/audit` | who did what |
 //! | `GET /admin/conversations`, `GET /admin/conversations/{id}` | conversations; one with transcript, ticket, window |
 //! | `GET /admin/conversations/{id}/turns`, `…/by-psid/{page_id}/{psid}/turns` | what was decided, and why |
@@ -40,6 +41,7 @@ mod outbox;
 mod pages;
 mod policies;
 mod request;
+mod shadow;
 mod status;
 mod tickets;
 mod turns;
@@ -70,7 +72,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/policies/{chain}/promote", post(policies::activate))
         .route("/policies/{chain}/activate", post(policies::activate))
         .route("/policies/{chain}/canary", post(policies::canary))
-        .route("/policies/{chain}/shadow", post(policies::shadow))
+        .route("/policies/{chain}/shadow", get(shadow::report).post(policies::shadow))
         .route("/policies/{chain}/rollback", post(policies::roll_back))
         .route("/policies/{chain}/unquarantine", post(policies::unquarantine))
         .route("/audit", get(status::audit))

@@ -18,6 +18,7 @@ use crate::embedded::{Durability, Engines, EnginesConfig, Which};
 use crate::inbox::Inbox;
 use crate::keys::{self, Keys};
 use crate::knowledge::{self, Knowledge};
+use crate::observe::{Load, Observer};
 use crate::outbox::Outbox;
 use crate::pages::PageTokens;
 use crate::policies::Policies;
@@ -58,6 +59,10 @@ pub struct App {
     pub knowledge: Arc<Knowledge>,
     /// Drafts answers.
     pub drafter: Arc<dyn Drafter>,
+    /// Learns from turns that were committed.
+    pub observer: Observer,
+    /// How busy this process is.
+    pub load: Load,
     /// Sends what was committed.
     pub outbox: Outbox,
     /// Supervised Postgres and Valkey, when there are no addresses of one's own.
@@ -148,6 +153,8 @@ impl Server {
         tokens.refresh().await?;
         say_pages_without_token(&settings, &tokens);
         let outbox = Outbox::new(&settings, &secrets, tokens.clone())?;
+        let observer = Observer::new(policies.clone(), &settings.policies.shadow);
+        let load = Load::new(settings.worker.concurrency, settings.policies.instances_max);
         let listener = TcpListener::bind(&settings.server.listen).await.map_err(|source| {
             anyhow::anyhow!(
                 "cannot listen on {}: {source}; choose another address with server.listen or FRONTDESK__SERVER__LISTEN",
@@ -168,6 +175,8 @@ impl Server {
             inbox,
             policies,
             knowledge,
+            observer,
+            load,
             outbox,
             engines,
             metrics,
@@ -188,6 +197,7 @@ impl Server {
     pub async fn run_until_stopped(mut self) -> anyhow::Result<()> {
         if self.roles.work {
             crate::worker::start(&self.app, &self.tasks, &self.stop, &self.late_tasks, &self.late_stop);
+            Observer::start(&self.app, &self.tasks, &self.stop);
             crate::outbox::start(&self.app, &self.tasks, &self.stop);
             crate::tickets::start(&self.app, &self.tasks, &self.stop);
             crate::privacy::erasure::start(&self.app, &self.tasks, &self.stop);

@@ -28,8 +28,10 @@ pub mod pages;
 pub mod replicas;
 pub mod revisions;
 pub mod rollouts;
+pub mod shadow;
 pub mod spending;
 pub mod tickets;
+pub mod turn_windows;
 
 use std::time::Duration;
 

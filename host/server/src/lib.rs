@@ -7,8 +7,9 @@
 //! 5. [`pipeline`] makes the turn's judgements: [`policies`] (WASM), [`knowledge`] (retrieval), [`answer`] (drafting),
 //!    [`spending`] (what models may cost).
 //!    What led to the judgement goes to [`records`], sealed, after the commit.
-//! 6. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
-//! 7. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
+//! 6. [`observe`] learns from committed turns: what a shadow would have said, and whether a revision does harm.
+//! 7. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
+//! 8. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
 //!
 //! Around them: [`settings`] and [`secrets`], [`clock`], [`keys`] (what is sealed, and under what), [`pages`] (tokens, connecting,
 //! health), [`privacy`] (forgetting a person), [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
@@ -28,6 +29,7 @@ pub mod inbox;
 pub mod intake;
 pub mod keys;
 pub mod knowledge;
+pub mod observe;
 pub mod outbox;
 pub mod pages;
 pub mod pipeline;

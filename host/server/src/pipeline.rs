@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use frontdesk_messenger::split::split_text;
+use frontdesk_policy_engine::assembly::{self, Ending, EndingTicket, Verdicts};
 use frontdesk_policy_engine::types as policy;
-use frontdesk_policy_engine::{CallContext, Fault, FilterResult, FilterRun, KnowledgeLookup, LookupFuture};
+use frontdesk_policy_engine::{CallContext, Fault, KnowledgeLookup, LookupFuture, TurnCount};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -34,15 +35,12 @@ use crate::db::pages::Page;
 use crate::fail_point::{self, Point};
 use crate::knowledge::{Hit, Knowledge, KnowledgeError, SearchRequest};
 use crate::policies::Serving;
+use crate::policies::slots::Slot;
 
 pub use record::{Citation, DecisionRecord, RECORD_VERSION};
 
 /// Drafting that takes longer than this shows "is typing".
 const TYPING_AFTER: Duration = Duration::from_millis(300);
-/// Longest reply without a plan that says otherwise, in characters.
-const DEFAULT_CHARACTERS_MAX: u32 = 1_000;
-/// Said when a disclosure is due and the tone policy cannot say it.
-const DEFAULT_DISCLOSURE: &str = "You are chatting with an automated assistant.";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -81,6 +79,18 @@ pub struct TicketDraft {
     pub hands_over: bool,
 }
 
+impl From<EndingTicket> for TicketDraft {
+    fn from(ticket: EndingTicket) -> Self {
+        Self {
+            priority: ticket.priority.as_str(),
+            reason: ticket.reason,
+            summary: ticket.summary,
+            tags: ticket.tags,
+            hands_over: ticket.hands_over,
+        }
+    }
+}
+
 /// What is to be committed.
 #[derive(Debug, Clone)]
 pub struct TurnResult {
@@ -95,79 +105,61 @@ pub struct TurnResult {
     pub ticket: Option<TicketDraft>,
     /// Whether the replies tell the customer that a machine answers.
     pub disclosed: bool,
+    /// What tripwires count of the turn.
+    pub count: TurnCount,
+    /// Where the revision stood.
+    pub slot: Slot,
     pub record: Value,
 }
 
 /// Judges the turn.
 pub async fn run(app: &App, input: &TurnInput) -> Result<TurnResult, PipelineError> {
-    let serving = app.policies.pick(&input.page.chain, &input.page.page_id, &input.conversation.psid);
+    let (chain, slots) = (&input.page.chain, app.policies.slots(&input.page.chain));
+    let serving = slots.pick(chain, &input.page.page_id, &input.conversation.psid).cloned();
+    let slot = serving.as_ref().and_then(|serving| slots.slot_of(serving.id())).unwrap_or(Slot::Active);
     let turn = context::turn(input, app.settings.turn.disclosure_gap_hours);
-    let record = DecisionRecord::new(turn, &input.page.chain, serving.as_deref());
-    let Some(serving) = serving else {
-        let ticket = host_ticket("no-policy", "No policy revision is in service for this Page's chain.", &record.turn);
-        return Judge { app, input, serving: None, lookup: CallContext::default(), record }.finish(
-            "human",
-            "no policy revision is in service",
-            0.0,
-            Said::Ticket(ticket, None),
-        );
-    };
+    let record = DecisionRecord::new(turn, chain, serving.as_deref());
     let lookup = PageLookup { knowledge: Arc::clone(&app.knowledge), page_id: input.page.page_id.clone() };
     let lookup = CallContext::with_lookup(Arc::new(lookup));
-    Judge { app, input, serving: Some(serving), lookup, record }.judge().await
+    let mut judge = Judge { app, input, lookup, record };
+    if let Some(serving) = &serving {
+        judge.judge(serving).await?;
+    }
+    judge.finish(serving.map(|serving| serving.id().to_owned()).unwrap_or_default(), slot)
 }
 
 /// One turn on its way, with its record.
 struct Judge<'a> {
     app: &'a App,
     input: &'a TurnInput,
-    serving: Option<Arc<Serving>>,
     lookup: CallContext,
     record: DecisionRecord,
 }
 
-/// What is said to the customer in the end.
-enum Said {
-    Nothing(&'static str),
-    /// The draft as the filters left it, with places to cut it; perhaps a ticket beside it.
-    Draft {
-        text: String,
-        hints: Vec<u32>,
-        ticket: Option<TicketDraft>,
-    },
-    Question(String),
-    /// A ticket, and perhaps a notice.
-    Ticket(TicketDraft, Option<String>),
-}
-
 impl Judge<'_> {
-    async fn judge(mut self) -> Result<TurnResult, PipelineError> {
-        let Some(serving) = self.serving.clone() else {
-            return self.finish("human", "no policy revision is in service", 0.0, Said::Nothing("ticket"));
-        };
-        let revision = &serving.revision;
+    /// Calls the hooks in order, as far as the verdicts lead.
+    async fn judge(&mut self, serving: &Serving) -> Result<(), PipelineError> {
         let started = Instant::now();
-        let called = revision.classify(&self.lookup, &self.record.turn).await;
+        let called = serving.revision.classify(&self.lookup, &self.record.turn).await;
         self.record.times.classify_us = elapsed_us(started);
         fail_point::reach(Point::Classified);
-        let classification = match called.result.clone() {
+        let classification = called.result.clone();
+        self.record.classify = Some(called);
+        let classification = match classification {
             Ok(classification) => classification,
             Err(fault) => {
-                self.record.classify = Some(called);
-                return self.hand_over_for_fault(&fault);
+                self.note_decisive(&fault);
+                return Ok(());
             }
         };
         self.record.labels.clone_from(&classification.labels);
-        self.record.classify = Some(called);
-        let (route, reason) = (classification.route, classification.reason.clone());
-        let confidence = classification.confidence;
-        match route {
-            policy::Route::Spam => return self.finish("spam", &reason, confidence, Said::Nothing("spam")),
-            policy::Route::Ignore => return self.finish("ignore", &reason, confidence, Said::Nothing("ignored")),
-            policy::Route::Answer => self.prepare_answer(&serving, &classification).await?,
+        match classification.route {
+            policy::Route::Spam | policy::Route::Ignore => return Ok(()),
+            policy::Route::Answer => self.prepare_answer(serving, &classification).await?,
             policy::Route::Human => self.record.no_draft_reason = Some("route".into()),
         }
-        self.escalate(&serving, classification).await
+        self.escalate(serving, &classification).await;
+        Ok(())
     }
 
     /// Retrieval, tone, draft and filters.
@@ -190,7 +182,7 @@ impl Judge<'_> {
             Ok(plan) => plan.clone(),
             Err(fault) => {
                 count_fault(fault);
-                default_plan(self.record.turn.disclosure_due)
+                assembly::default_plan(&self.record.turn)
             }
         };
         self.record.tone = Some(called);
@@ -210,7 +202,7 @@ impl Judge<'_> {
     }
 
     async fn retrieve(&mut self) -> Result<(), PipelineError> {
-        let question = context::question(&self.record.turn);
+        let question = assembly::question(&self.record.turn);
         if question.trim().is_empty() {
             return Ok(());
         }
@@ -286,7 +278,7 @@ impl Judge<'_> {
         };
         DraftRequest {
             page_id: self.input.page.page_id.clone(),
-            question: context::question(turn),
+            question: assembly::question(turn),
             history: turn.history.iter().map(|m| (author(m.author).to_owned(), m.text.clone())).collect(),
             instructions: plan.instructions.iter().map(|i| (i.title.clone(), i.text.clone())).collect(),
             examples: plan.examples.iter().map(|e| (e.customer.clone(), e.reply.clone())).collect(),
@@ -312,18 +304,8 @@ impl Judge<'_> {
     }
 
     async fn filter(&mut self, serving: &Serving, plan: &policy::Plan, answer: &str) {
-        let mut cited: Vec<String> = Vec::new();
-        for id in self.record.citations.iter().flat_map(|citation| &citation.passages) {
-            if !cited.contains(id) {
-                cited.push(id.clone());
-            }
-        }
-        let draft = policy::Draft {
-            text: framed(plan, answer),
-            language: plan.language.clone(),
-            cited,
-            instructions: plan.instructions.iter().map(|i| i.text.clone()).collect(),
-        };
+        let cited = self.record.citations.iter().flat_map(|citation| &citation.passages);
+        let draft = assembly::draft_for_filters(plan, answer, cited);
         let run = serving.revision.filter(&self.lookup, &self.record.turn, &draft, &self.record.passages).await;
         if let Some(fault) = run.fault() {
             count_fault(fault);
@@ -331,111 +313,67 @@ impl Judge<'_> {
         self.record.filter = Some(run);
     }
 
-    async fn escalate(
-        mut self,
-        serving: &Serving,
-        classification: policy::Classification,
-    ) -> Result<TurnResult, PipelineError> {
-        let dossier = policy::Dossier {
-            classification: classification.clone(),
-            passages: self.record.passages.clone(),
-            draft: self.record.filter.as_ref().and_then(FilterRun::text).map(str::to_owned),
-            no_draft_reason: self.record.no_draft_reason.clone(),
-            evidence: self.record.evidence.clone(),
-            filters: self.record.filter.as_ref().map(FilterRun::outcomes).unwrap_or_default(),
-        };
+    async fn escalate(&mut self, serving: &Serving, classification: &policy::Classification) {
+        let record = &self.record;
+        let (filter, reason) = (record.filter.as_ref(), record.no_draft_reason.as_deref());
+        let dossier = assembly::dossier(classification, &record.passages, filter, reason, &record.evidence);
         let started = Instant::now();
         let called = serving.revision.decide(&self.lookup, &self.record.turn, &dossier).await;
         self.record.times.escalate_us = elapsed_us(started);
         fail_point::reach(Point::Escalated);
-        let verdict = called.result.clone();
-        self.record.escalate = Some(called);
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
-            Err(fault) => return self.hand_over_for_fault(&fault),
-        };
-        let route = classification.route.as_str();
-        let confidence = match self.record.answer {
-            Some(_) => self.record.evidence.confidence,
-            None => classification.confidence,
-        };
-        let (reason, said) = match verdict {
-            policy::EscalationVerdict::Send => (classification.reason, self.sendable(None)),
-            policy::EscalationVerdict::SendAndTicket(ticket) => {
-                let draft = ticket_draft(ticket.clone(), false);
-                (ticket.reason, self.sendable(Some(draft)))
-            }
-            policy::EscalationVerdict::AskBack(question) => (classification.reason, Said::Question(question)),
-            policy::EscalationVerdict::HandOver(ticket) => {
-                let notice = ticket.notice.clone();
-                (ticket.reason.clone(), Said::Ticket(ticket_draft(ticket, true), notice))
-            }
-        };
-        self.finish(route, &reason, confidence, said)
-    }
-
-    /// The draft, if it may go out; a ticket in its place if the escalation asked to send what must not be sent.
-    fn sendable(&self, ticket: Option<TicketDraft>) -> Said {
-        let evidence = &self.record.evidence;
-        let carried = evidence.supported > 0;
-        match self.record.filter.as_ref().map(|run| &run.result) {
-            Some(FilterResult::Passed { text, split_hints }) if carried => {
-                Said::Draft { text: text.clone(), hints: split_hints.clone(), ticket }
-            }
-            _ => {
-                let why = "The escalation policy asked to send a draft that is missing, blocked or not carried by the \
-                           passages.";
-                Said::Ticket(host_ticket("nothing-to-send", why, &self.record.turn), None)
-            }
+        if let Err(fault) = &called.result {
+            self.note_decisive(fault);
         }
+        self.record.escalate = Some(called);
     }
 
-    fn hand_over_for_fault(self, fault: &Fault) -> Result<TurnResult, PipelineError> {
+    /// A fault that ends the turn.
+    fn note_decisive(&self, fault: &Fault) {
         count_fault(fault);
         tracing::error!(turn = %self.input.turn_id, %fault, "a policy faulted; a person takes the turn");
-        let ticket = host_ticket("policy-fault", &format!("A policy failed: {fault}."), &self.record.turn);
-        self.finish("human", "a policy faulted", 0.0, Said::Ticket(ticket, None))
     }
 
-    fn finish(
-        mut self,
-        route: &'static str,
-        reason: &str,
-        confidence: f32,
-        said: Said,
-    ) -> Result<TurnResult, PipelineError> {
-        let preamble = self.record.plan.as_ref().and_then(|plan| plan.preamble.clone());
-        let disclosure = preamble.filter(|_| self.record.turn.disclosure_due);
-        let told = |text: &str| match &disclosure {
-            Some(preamble) => format!("{preamble}\n\n{text}"),
-            None => text.to_owned(),
+    fn finish(mut self, revision: String, slot: Slot) -> Result<TurnResult, PipelineError> {
+        let record = &self.record;
+        let verdicts = Verdicts {
+            classify: record.classify.as_ref(),
+            filter: record.filter.as_ref(),
+            escalate: record.escalate.as_ref(),
         };
-        let (outcome, replies, ticket) = match said {
-            Said::Nothing(outcome) => (outcome, Vec::new(), None),
-            Said::Draft { text, hints, ticket } => {
-                let hints: Vec<usize> = hints.into_iter().filter_map(|hint| usize::try_from(hint).ok()).collect();
-                ("sent", split_text(&text, &hints), ticket)
-            }
-            Said::Question(text) => ("asked_back", split_text(&told(&text), &[]), None),
-            Said::Ticket(ticket, notice) => {
-                let replies = notice.map(|notice| split_text(&told(&notice), &[])).unwrap_or_default();
-                ("ticket", replies, Some(ticket))
-            }
-        };
-        self.record.replies.clone_from(&replies);
+        let Ending { route, outcome, reason, text, split_hints, ticket } =
+            assembly::end(&record.turn, verdicts, record.plan.as_ref(), &record.evidence);
+        let hints: Vec<usize> = split_hints.into_iter().filter_map(|hint| usize::try_from(hint).ok()).collect();
+        let replies = text.map(|text| split_text(&text, &hints)).unwrap_or_default();
         // A filter may have taken it out: only what is really said counts.
-        let disclosed = disclosure.as_ref().is_some_and(|text| replies.iter().any(|reply| reply.contains(text.trim())));
+        let disclosed = assembly::disclosure(&record.turn, record.plan.as_ref())
+            .is_some_and(|disclosure| replies.iter().any(|reply| reply.contains(disclosure.trim())));
+        let confidence = self.confidence();
+        self.record.replies.clone_from(&replies);
         Ok(TurnResult {
             route,
             outcome,
             confidence,
-            reason: reason.to_owned(),
-            revision: self.serving.as_ref().map(|s| s.revision.id().to_string()).unwrap_or_default(),
+            reason,
+            revision,
             replies,
-            ticket,
+            ticket: ticket.map(TicketDraft::from),
             disclosed,
+            count: self.record.count(outcome),
+            slot,
             record: serde_json::to_value(&self.record)?,
         })
+    }
+
+    /// The draft's where there is one, else the classifier's; 0 when a fault decided.
+    fn confidence(&self) -> f32 {
+        let record = &self.record;
+        let has_faulted = record.escalate.as_ref().is_some_and(|called| called.result.is_err());
+        match record.classify.as_ref().map(|called| &called.result) {
+            Some(Ok(_)) if has_faulted => 0.0,
+            Some(Ok(_)) if record.answer.is_some() => record.evidence.confidence,
+            Some(Ok(classification)) => classification.confidence,
+            Some(Err(_)) | None => 0.0,
+        }
     }
 }
 
@@ -478,50 +416,6 @@ fn passage(hit: &Hit) -> policy::Passage {
         language: hit.language.clone(),
         score: hit.score,
         labels: hit.labels.clone(),
-    }
-}
-
-/// The answer with what the plan wants said before and after it, word for word.
-fn framed(plan: &policy::Plan, answer: &str) -> String {
-    let parts = [plan.preamble.as_deref(), Some(answer), plan.closing.as_deref()];
-    parts.into_iter().flatten().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join("\n\n")
-}
-
-/// How an answer is drafted when the tone policy fails.
-fn default_plan(disclosure_due: bool) -> policy::Plan {
-    policy::Plan {
-        instructions: vec![policy::Instruction {
-            title: "Voice".into(),
-            text: "Answer politely and briefly, in the customer's language.".into(),
-        }],
-        examples: Vec::new(),
-        language: None,
-        max_characters: DEFAULT_CHARACTERS_MAX,
-        temperature: None,
-        preamble: disclosure_due.then(|| DEFAULT_DISCLOSURE.to_owned()),
-        closing: None,
-    }
-}
-
-fn ticket_draft(ticket: policy::Ticket, hands_over: bool) -> TicketDraft {
-    TicketDraft {
-        priority: ticket.priority.as_str(),
-        reason: ticket.reason,
-        summary: ticket.summary,
-        tags: ticket.tags,
-        hands_over,
-    }
-}
-
-/// A ticket that the host itself opens when its policies cannot.
-fn host_ticket(reason: &str, why: &str, turn: &policy::Turn) -> TicketDraft {
-    let question: String = context::question(turn).chars().take(500).collect();
-    TicketDraft {
-        priority: "high",
-        reason: reason.to_owned(),
-        summary: format!("{why} The customer wrote: {question}"),
-        tags: vec!["host".to_owned()],
-        hands_over: true,
     }
 }
 

@@ -38,18 +38,18 @@ mod trip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use frontdesk_policy_engine::{Bundle, Engine, EngineOptions, Revision};
+use frontdesk_policy_engine::{Bundle, Engine, EngineOptions, PoolUse, Revision};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::records::Records;
-use crate::settings::Settings;
+use crate::settings::{Settings, ms};
 use slots::Slots;
 
 pub use error::PolicyError;
@@ -99,6 +99,8 @@ struct Inner {
     records: Records,
     replica: String,
     dir: PathBuf,
+    /// Two readings of a folder must agree over this time.
+    settle: Duration,
     names: Vec<String>,
     slots: ArcSwap<BTreeMap<String, Arc<Slots>>>,
     chains: Mutex<BTreeMap<String, Chain>>,
@@ -177,6 +179,7 @@ impl Policies {
                 records,
                 replica: replica.to_owned(),
                 dir: settings.policies.dir.clone(),
+                settle: ms(settings.policies.settle_ms),
                 turnstiles: names.iter().map(|name| (name.clone(), tokio::sync::Mutex::default())).collect(),
                 names: names.into_iter().collect(),
                 slots: ArcSwap::default(),
@@ -211,6 +214,11 @@ impl Policies {
     /// The chains of this host.
     pub fn chains(&self) -> &[String] {
         &self.inner.names
+    }
+
+    /// How much of the engine is in use.
+    pub fn pool_use(&self) -> PoolUse {
+        self.inner.engine.pool_use()
     }
 
     /// Looks at the folders now instead of at the next event.

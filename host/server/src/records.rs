@@ -64,6 +64,8 @@ pub struct Decision {
     pub page_id: String,
     pub chain: Option<String>,
     pub revision: String,
+    /// Where the revision stood: `active` or `canary`.
+    pub slot: String,
     pub route: String,
     pub outcome: String,
     pub confidence: f32,
@@ -202,6 +204,7 @@ impl Records {
             page_id: stored.page_id,
             chain: stored.chain,
             revision: stored.revision,
+            slot: stored.slot,
             route: stored.route,
             outcome: stored.outcome,
             confidence: stored.confidence,

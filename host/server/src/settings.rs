@@ -139,7 +139,19 @@ pub struct OutboxSettings {
 pub struct PolicySettings {
     pub dir: PathBuf,
     pub poll_ms: u64,
+    pub settle_ms: u64,
     pub instances_max: u32,
+    pub shadow: ShadowSettings,
+}
+
+/// How much of a shadow is judged.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowSettings {
+    pub queue_max: usize,
+    pub concurrency: usize,
+    pub load_percent_max: u32,
+    pub keep_days: u32,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -256,7 +268,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), SettingsError> {
         let signed = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 27] = [
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 32] = [
             ("server.webhook_body_bytes_max", self.server.webhook_body_bytes_max as u64, 65_536..=64 << 20),
             ("server.ack_timeout_ms", self.server.ack_timeout_ms, 100..=4_900),
             ("inbox.pending_max", self.inbox.pending_max as u64, 1..=1_000_000),
@@ -278,6 +290,12 @@ impl Settings {
             ("outbox.poll_ms", self.outbox.poll_ms, 10..=60_000),
             ("graph.timeout_ms", self.graph.timeout_ms, 100..=120_000),
             ("policies.poll_ms", self.policies.poll_ms, 100..=3_600_000),
+            ("policies.settle_ms", self.policies.settle_ms, 10..=60_000),
+            ("policies.shadow.queue_max", self.policies.shadow.queue_max as u64, 1..=100_000),
+            // Each holds an instance that turns could use.
+            ("policies.shadow.concurrency", self.policies.shadow.concurrency as u64, 1..=2),
+            ("policies.shadow.load_percent_max", u64::from(self.policies.shadow.load_percent_max), 0..=100),
+            ("policies.shadow.keep_days", u64::from(self.policies.shadow.keep_days), 1..=3_650),
             ("turn.settle_ms", self.turn.settle_ms, 0..=60_000),
             ("outbox.concurrency", self.outbox.concurrency as u64, 1..=1_024),
             ("page_health.every_s", self.page_health.every_s, 1..=86_400),

@@ -29,6 +29,7 @@ use crate::db::inbox::StoredEvent;
 use crate::db::tickets::NewTicket;
 use crate::fail_point::{self, Point};
 use crate::intake::{self, TurnEvent};
+use crate::observe::CommittedTurn;
 use crate::pipeline::{self, TurnInput, TurnResult};
 use crate::queue::{ConversationKey, WakeUp};
 use crate::records::Job;
@@ -95,7 +96,9 @@ async fn dispatch(
         let (app, acks) = (Arc::clone(&app), acks.clone());
         tasks.spawn(async move {
             fail_point::reach(Point::WakeUpTaken);
+            let running = app.load.run();
             handle(&app, &wake_up.key).await;
+            drop(running);
             if let Some(entry) = wake_up.entry {
                 // An unacknowledged entry is claimed again and finds nothing to do.
                 let _ = acks.send(entry).await;
@@ -258,6 +261,14 @@ async fn one_turn(
         let oldest = turn.iter().map(|event| event.event_at).min().unwrap_or(input.now);
         note(&result, started, app.clock.now() - oldest);
         app.outbox.wake();
+        app.observer.after_turn(CommittedTurn {
+            chain: input.page.chain,
+            turn_id: input.turn_id,
+            revision: result.revision,
+            slot: result.slot,
+            count: result.count,
+            record: result.record,
+        });
     }
     Ok(committed)
 }
@@ -294,6 +305,7 @@ async fn commit(
         page_id: &now.page_id,
         chain: &input.page.chain,
         revision: &result.revision,
+        slot: result.slot.as_str(),
         route: result.route,
         outcome,
         confidence: result.confidence,

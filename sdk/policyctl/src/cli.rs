@@ -66,6 +66,8 @@ enum Command {
     Unquarantine(commands::moves::Unquarantine),
     /// What each chain and replica of a host runs, what was refused, and why.
     Status(commands::status::Options),
+    /// What a chain's shadow would have changed for the turns that customers wrote.
+    ShadowReport(commands::shadow_report::Options),
     /// Why a customer got this answer: one page about one turn.
     Explain(commands::explain::Options),
     /// Fetch decision records from a host, one JSON document a line, for `replay` and `diff`.
@@ -179,6 +181,7 @@ fn run(runtime: &tokio::runtime::Runtime, command: Command) -> Outcome {
         Command::Rollback(options) => runtime.block_on(commands::moves::rollback(&options)),
         Command::Unquarantine(options) => runtime.block_on(commands::moves::unquarantine(&options)),
         Command::Status(options) => runtime.block_on(commands::status::run(&options)),
+        Command::ShadowReport(options) => runtime.block_on(commands::shadow_report::run(&options)),
         Command::Explain(options) => runtime.block_on(commands::explain::run(&options)),
         Command::Export(options) => runtime.block_on(commands::export::run(&options)),
     }
@@ -243,6 +246,7 @@ mod tests {
             "policyctl rollback default --to 0123456789ab --reason bad",
             "policyctl unquarantine default 0123456789ab --reason mended",
             "policyctl status --url http://127.0.0.1:8080",
+            "policyctl shadow-report default --samples 5",
             "policyctl explain m_1 --page 42",
             "policyctl export --output r.jsonl --limit 10 --after-ms 1",
         ];

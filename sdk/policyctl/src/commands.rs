@@ -11,5 +11,6 @@ pub mod moves;
 pub mod new;
 pub mod replay;
 pub mod run;
+pub mod shadow_report;
 pub mod status;
 pub mod test;

@@ -326,6 +326,7 @@ mod tests {
             conversation_id: Uuid::from_u128(2),
             page_id: "42".into(),
             revision: "ab12".into(),
+            slot: "active".into(),
             route: "answer".into(),
             outcome: outcome.into(),
             confidence: 0.92,

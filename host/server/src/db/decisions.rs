@@ -15,6 +15,8 @@ pub struct NewDecision<'a> {
     pub page_id: &'a str,
     pub chain: &'a str,
     pub revision: &'a str,
+    /// `active` or `canary`.
+    pub slot: &'a str,
     pub route: &'a str,
     pub outcome: &'a str,
     pub confidence: f32,
@@ -33,6 +35,8 @@ pub struct StoredDecision {
     pub psid: String,
     pub chain: Option<String>,
     pub revision: String,
+    /// Where the revision stood: `active` or `canary`.
+    pub slot: String,
     pub route: String,
     pub outcome: String,
     pub confidence: f32,
@@ -70,7 +74,7 @@ pub struct InlineRecord {
 
 /// `$clear`: the sealed form and the key; otherwise the masked form.
 const SELECT: &str = "select d.turn_id, d.conversation_id, d.page_id, c.psid, coalesce(d.chain, d.record ->> 'chain') as chain, d.revision,
-        d.route, d.outcome, d.confidence, d.reason, d.mids, d.record_version, d.record_state, d.record,
+        d.slot, d.route, d.outcome, d.confidence, d.reason, d.mids, d.record_version, d.record_state, d.record,
         case when $1 then r.sealed end as sealed, case when not $1 then r.masked end as masked,
         case when $1 then k.key_id end as key_id, case when $1 then k.wrapped end as wrapped, d.duration_us, d.created_at
      from decisions d
@@ -80,15 +84,16 @@ const SELECT: &str = "select d.turn_id, d.conversation_id, d.page_id, c.psid, co
 
 pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into decisions (turn_id, conversation_id, page_id, chain, revision, route, outcome, confidence, reason, mids,
-                                record_version, record_state, duration_us)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', $12)",
+        "insert into decisions (turn_id, conversation_id, page_id, chain, revision, slot, route, outcome, confidence, reason,
+                                mids, record_version, record_state, duration_us)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', $13)",
     )
     .bind(decision.turn_id)
     .bind(decision.conversation_id)
     .bind(decision.page_id)
     .bind(decision.chain)
     .bind(decision.revision)
+    .bind(decision.slot)
     .bind(decision.route)
     .bind(decision.outcome)
     .bind(decision.confidence)

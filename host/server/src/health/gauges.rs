@@ -53,6 +53,7 @@ fn describe() {
     describe_gauge!("frontdesk_page_scopes_missing", "Permissions that the Page's token lacks");
     describe_gauge!("frontdesk_page_health_age_seconds", Unit::Seconds, "Since Meta was last asked about the Page");
     describe_gauge!("frontdesk_policy_info", "1 for the revision in each place of a chain, 0 for those it replaced");
+    describe_gauge!("frontdesk_shadow_waiting", "Committed turns that wait for a shadow");
     describe_gauge!("frontdesk_engine_up", "1 when the embedded engine answers");
     describe_gauge!("frontdesk_engine_restarts", "How often the embedded engine was started again");
 }
@@ -74,6 +75,7 @@ async fn set_gauges(app: &App, revisions: &mut HashSet<PolicyInfo>) {
     gauge!("frontdesk_uptime_seconds").set(app.started.elapsed().as_secs_f64());
     gauge!("frontdesk_redis_up").set(flag(app.queue.is_healthy()));
     gauge!("frontdesk_inbox_deliveries_waiting").set(app.inbox.waiting() as f64);
+    gauge!("frontdesk_shadow_waiting").set(app.observer.shadow_waiting() as f64);
     set_policy_gauges(app, revisions);
     if let Some(engines) = &app.engines {
         let status = engines.status();
@@ -144,6 +146,27 @@ fn set_engine_gauges(engine: &'static str, status: Option<&EngineStatus>) {
     gauge!("frontdesk_engine_restarts", "engine" => engine).set(status.restarts as f64);
 }
 
+/// What was learned from turns, and is old.
+async fn prune_rollouts(app: &App, stop: &CancellationToken) {
+    let keep_days = i32::try_from(app.settings.policies.shadow.keep_days).unwrap_or(i32::MAX);
+    for _ in 0..PRUNE_STEPS_MAX {
+        match db::shadow::prune(&app.pool, keep_days).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "old results of shadows could not be pruned; the next hour tries again");
+                return;
+            }
+        }
+        if !pause(PRUNE_PAUSE, stop).await {
+            return;
+        }
+    }
+    if let Err(error) = db::turn_windows::prune(&app.pool).await {
+        tracing::error!(%error, "old windows of turns could not be pruned; the next hour tries again");
+    }
+}
+
 fn flag(is_so: bool) -> f64 {
     if is_so { 1.0 } else { 0.0 }
 }
@@ -158,6 +181,7 @@ async fn prune_loop(app: Arc<App>, stop: CancellationToken) {
 }
 
 async fn prune(app: &App, stop: &CancellationToken) {
+    prune_rollouts(app, stop).await;
     let keep_days = i32::try_from(app.settings.inbox.keep_days).unwrap_or(i32::MAX);
     let mut deleted = 0;
     prune_records(app, stop).await;

@@ -43,12 +43,6 @@ pub fn turn(input: &TurnInput, disclosure_gap_hours: i64) -> policy::Turn {
     }
 }
 
-/// The customer's words of this turn.
-pub fn question(turn: &policy::Turn) -> String {
-    let texts = turn.messages.iter().map(|message| message.text.trim()).filter(|text| !text.is_empty());
-    texts.collect::<Vec<_>>().join("\n")
-}
-
 fn message(stored: &StoredMessage) -> policy::Message {
     policy::Message {
         id: stored.mid.clone(),

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use frontdesk_policy_engine::types as policy;
-use frontdesk_policy_engine::{Called, FilterRun, Manifest};
+use frontdesk_policy_engine::{Called, FaultKind, FilterRun, Manifest, TurnCalls, TurnCount};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -123,6 +123,22 @@ impl DecisionRecord {
             escalate: None,
             replies: Vec::new(),
             times: StepTimes::default(),
+        }
+    }
+
+    /// What tripwires count of the turn.
+    pub fn count(&self, outcome: &str) -> TurnCount {
+        let calls = TurnCalls {
+            classify: self.classify.as_ref(),
+            tone: self.tone.as_ref(),
+            filter: self.filter.as_ref(),
+            escalate: self.escalate.as_ref(),
+        };
+        TurnCount {
+            is_faulted: calls.faults().next().is_some(),
+            missed_deadline: calls.faults().any(|fault| matches!(fault.kind, FaultKind::Deadline { .. })),
+            is_escalated: outcome == "ticket",
+            fuel: calls.fuel_used(),
         }
     }
 }

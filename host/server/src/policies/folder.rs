@@ -21,8 +21,6 @@ use super::rollout::short;
 use super::{Policies, PolicyError, Rejection, bundle};
 use crate::db;
 
-/// Two readings of a folder must agree over this time.
-const SETTLE: Duration = Duration::from_millis(60);
 /// Longest time for a publication: the gate alone may be allowed ten minutes.
 const PUBLISH_MAX: Duration = Duration::from_secs(900);
 /// A folder that keeps changing is looked at again after so many readings.
@@ -58,11 +56,11 @@ impl Policies {
     /// Publishes what is new in a chain's folder.
     pub(super) async fn reconcile_folder(&self, chain: &str) {
         let started = Instant::now();
-        let (bundle, hash) = match self.read_settled(chain).await {
+        let mut times = Times::default();
+        let (bundle, hash) = match self.read_settled(chain, &mut times).await {
             Ok(read) => read,
             Err(error) => return self.refuse_folder(chain, None, &error).await,
         };
-        let mut times = Times { read_ms: started.elapsed().as_millis(), ..Times::default() };
         let content = match db::in_time(self.weigh(chain, &hash)).await {
             Ok(content) => content,
             Err(error) => {
@@ -81,12 +79,18 @@ impl Policies {
             }
             Content::New => match self.publish_folder(chain, bundle, &hash, &mut times).await {
                 Ok(revision) => {
-                    let Times { read_ms, stage_ms, store_ms, gate_ms, activate_ms } = times;
+                    let Times { read_ms, settle_ms, stage_ms, store_ms, gate_ms, activate_ms } = times;
                     let total_ms = started.elapsed().as_millis();
+                    times.count();
+                    // As numbers: a log has no integers of 128 bits.
+                    let [read_ms, settle_ms, stage_ms, store_ms, gate_ms, activate_ms, total_ms] =
+                        [read_ms, settle_ms, stage_ms, store_ms, gate_ms, activate_ms, total_ms]
+                            .map(|taken| u64::try_from(taken).unwrap_or(u64::MAX));
                     tracing::info!(
                         chain,
                         revision = short(&revision),
                         read_ms,
+                        settle_ms,
                         stage_ms,
                         store_ms,
                         gate_ms,
@@ -172,14 +176,17 @@ impl Policies {
     }
 
     /// Reads until two readings agree.
-    async fn read_settled(&self, chain: &str) -> Result<(Bundle, String), PolicyError> {
+    async fn read_settled(&self, chain: &str, times: &mut Times) -> Result<(Bundle, String), PolicyError> {
+        let started = Instant::now();
         let mut last = self.read(chain).await?;
+        times.read_ms = started.elapsed().as_millis();
         if self.seen(chain).as_deref() == Some(last.1.as_str()) {
             return Ok(last);
         }
         for _ in 0..SETTLE_READINGS_MAX {
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(self.inner.settle).await;
             let again = self.read(chain).await?;
+            times.settle_ms = started.elapsed().as_millis() - times.read_ms;
             if again.1 == last.1 {
                 return Ok(again);
             }

@@ -88,10 +88,29 @@ pub struct Moved {
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Times {
     pub read_ms: u128,
+    pub settle_ms: u128,
     pub stage_ms: u128,
     pub store_ms: u128,
     pub gate_ms: u128,
     pub activate_ms: u128,
+}
+
+impl Times {
+    /// For the metrics.
+    pub fn count(self) {
+        let Self { read_ms, settle_ms, stage_ms, store_ms, gate_ms, activate_ms } = self;
+        for (stage, taken_ms) in [
+            ("read", read_ms),
+            ("settle", settle_ms),
+            ("stage", stage_ms),
+            ("store", store_ms),
+            ("gate", gate_ms),
+            ("activate", activate_ms),
+        ] {
+            let taken = std::time::Duration::from_millis(u64::try_from(taken_ms).unwrap_or(u64::MAX));
+            metrics::histogram!("frontdesk_policy_swap_seconds", "stage" => stage).record(taken.as_secs_f64());
+        }
+    }
 }
 
 /// What a folder brings in.

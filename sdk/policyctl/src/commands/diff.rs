@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use frontdesk_policy_engine::{Conclusion, Level, Replayed, replay};
+use frontdesk_policy_engine::{Conclusion, Level, Replayed, edit_distance, replay};
 use serde::Serialize;
 
 use crate::cli::{Outcome, RemoteOptions, Report, Verdict};
@@ -15,8 +15,6 @@ use crate::{subject, words};
 const SAMPLES_MAX: usize = 20;
 /// Kinds of changed reasons that are shown.
 const REASONS_MAX: usize = 20;
-/// Characters of a text that the edit distance looks at; its cost grows with their square.
-const DISTANCE_CHARACTERS_MAX: usize = 2_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -40,10 +38,10 @@ pub struct Options {
 
 /// How often one thing became another.
 #[derive(Serialize)]
-struct Transition {
-    from: String,
-    to: String,
-    count: usize,
+pub(crate) struct Transition {
+    pub from: String,
+    pub to: String,
+    pub count: usize,
 }
 
 #[derive(Serialize)]
@@ -189,30 +187,6 @@ fn transitions(counted: BTreeMap<(String, String), usize>, most: usize) -> Vec<T
     list
 }
 
-/// Characters that were inserted, deleted or replaced, as a share of the longer text: 0 for equal texts, 1 for texts
-/// with nothing in common.
-fn edit_distance(one: &str, other: &str) -> f64 {
-    let one: Vec<char> = one.chars().take(DISTANCE_CHARACTERS_MAX).collect();
-    let other: Vec<char> = other.chars().take(DISTANCE_CHARACTERS_MAX).collect();
-    let longer = one.len().max(other.len());
-    if longer == 0 {
-        return 0.0;
-    }
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    #[expect(clippy::cast_precision_loss, reason = "both are at most a few thousand")]
-    let share = row[other.len()] as f64 / longer as f64;
-    share
-}
-
 fn text(report: &DiffReport) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "before  revision {}", report.before);
@@ -263,7 +237,7 @@ fn text(report: &DiffReport) -> String {
 }
 
 /// Rows are before, columns after.
-fn matrix(title: &str, list: &[Transition]) -> String {
+pub(crate) fn matrix(title: &str, list: &[Transition]) -> String {
     let mut names: Vec<&str> = list.iter().flat_map(|it| [it.from.as_str(), it.to.as_str()]).collect();
     names.sort_unstable();
     names.dedup();
@@ -289,21 +263,6 @@ fn matrix(title: &str, list: &[Transition]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_distance_counts_changed_characters() {
-        for (one, other, expected) in [
-            ("", "", 0.0),
-            ("abc", "abc", 0.0),
-            ("abc", "", 1.0),
-            ("abcd", "abed", 0.25),
-            ("kitten", "sitting", 3.0 / 7.0),
-        ] {
-            assert!((edit_distance(one, other) - expected).abs() < 1e-9, "{one} {other}");
-        }
-        let long = "x".repeat(100_000);
-        assert!(edit_distance(&long, &format!("{long}y")).abs() < 1e-9, "what is beyond the limit does not count");
-    }
 
     #[test]
     fn a_matrix_has_a_row_and_a_column_for_each_name() {

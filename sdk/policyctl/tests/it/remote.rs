@@ -264,3 +264,41 @@ fn a_chain_is_published_as_it_lies_in_its_folder() {
     assert!(said.contains("tone-brand.toml"), "{said}");
     ask(&["publish", &folder, "--canary", "--reason", "x", "--as", "ada"], "http://127.0.0.1:1").ended(2);
 }
+
+#[test]
+fn a_shadow_report_shows_matrices_and_faults_and_ends_by_what_it_found() {
+    let report = |changed: u32, fault: Option<&str>| {
+        json!({
+            "replica": "r1", "chain": "default", "active": "a".repeat(64), "shadow": "b".repeat(64), "is_present": true,
+            "waiting": 0,
+            "totals": {
+                "turns": 1_200, "first_at": "2026-03-02T10:00:00Z", "last_at": "2026-03-02T11:00:00Z", "changed": changed,
+                "draft_would_differ": 4, "no_draft_recorded": 2, "texts_changed": 3, "distance_median": 0.25,
+                "distance_max": 0.5, "fuel_ratio_median": 1.02, "fuel_ratio_p99": 1.4,
+            },
+            "routes": [{ "from": "answer", "to": "answer", "turns": 1_190 }, { "from": "answer", "to": "human", "turns": 10 }],
+            "outcomes": [{ "from": "sent", "to": "ticket", "turns": 10 }],
+            "reasons": [{ "from": "", "to": "low-confidence", "turns": 10 }],
+            "faults": fault.iter().map(|fault| json!({ "from": "none", "to": fault, "turns": 1 })).collect::<Vec<_>>(),
+            "samples": [{
+                "turn_id": "0198c0de-0000-7000-8000-000000000001", "level": "exact", "route_before": "answer",
+                "route_after": "human", "outcome_before": "sent", "outcome_after": "ticket", "reason_before": "",
+                "reason_after": "low-confidence", "fault_after": fault, "text_distance": null,
+            }],
+            "windows": [],
+        })
+    };
+    for (changed, fault, exit) in [(0, None, 0), (10, None, 1), (10, Some("filter/trap"), 3)] {
+        let answer = report(changed, fault);
+        let (url, asked) = host(1, move |_| (200, answer.clone()));
+        let said = ask(&["shadow-report", "default", "--samples", "5"], &url).ended(exit);
+        for part in ["1,200 turns", "answer", "1,190", "no ticket -> low-confidence", "1.02 times", "0198c0de"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert_eq!(said.contains("no fault -> filter/trap"), fault.is_some(), "{said}");
+        assert_eq!(asked.join().unwrap(), ["/admin/policies/default/shadow?limit=5"]);
+    }
+    let (url, asked) = host(1, |_| error(404, "not_found"));
+    assert!(ask(&["shadow-report"], &url).ended(2).contains("no shadow"));
+    asked.join().unwrap();
+}

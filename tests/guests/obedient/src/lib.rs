@@ -28,6 +28,7 @@ mod bindings {
 }
 
 use bindings::exports::frontdesk::policy::{classify_hook, escalation_hook, filter_hook, lifecycle, tone_hook};
+use bindings::frontdesk::policy::log;
 use bindings::frontdesk::policy::types::{Classification, Finding, Passage, Priority, Route, Turn};
 
 struct Obedient;
@@ -49,12 +50,20 @@ struct Settings {
     verdict: String,
     /// Filter: panics at a text with this word.
     panic_at: Option<String>,
+    /// Every hook logs it, so that a decision record shows which settings each of its calls had.
+    mark: Option<String>,
 }
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
 fn settings() -> &'static Settings {
     SETTINGS.get_or_init(Settings::default)
+}
+
+fn log_mark() {
+    if let Some(mark) = &settings().mark {
+        log::write(log::Level::Info, &format!("mark:{mark}"));
+    }
 }
 
 impl lifecycle::Guest for Obedient {
@@ -81,6 +90,7 @@ impl lifecycle::Guest for Obedient {
 
 impl classify_hook::Guest for Obedient {
     fn classify(turn: Turn) -> Result<Classification, String> {
+        log_mark();
         let route = match settings().route.as_str() {
             "" | "answer" => Route::Answer,
             "human" => Route::Human,
@@ -95,6 +105,7 @@ impl classify_hook::Guest for Obedient {
 
 impl tone_hook::Guest for Obedient {
     fn compose(turn: Turn, classification: Classification, passages: Vec<Passage>) -> Result<tone_hook::Plan, String> {
+        log_mark();
         let text = format!("{}: {:?}, {} passages", turn.page.name, classification.route, passages.len());
         Ok(tone_hook::Plan {
             instructions: vec![tone_hook::Instruction { title: "Voice".to_owned(), text }],
@@ -110,6 +121,7 @@ impl tone_hook::Guest for Obedient {
 
 impl filter_hook::Guest for Obedient {
     fn apply(_: Turn, draft: filter_hook::Draft, _: Vec<Passage>) -> Result<filter_hook::Verdict, String> {
+        log_mark();
         let settings = settings();
         if let Some(word) = &settings.panic_at {
             assert!(!draft.text.contains(word), "the word was found");
@@ -135,6 +147,7 @@ impl filter_hook::Guest for Obedient {
 
 impl escalation_hook::Guest for Obedient {
     fn decide(_: Turn, dossier: escalation_hook::Dossier) -> Result<escalation_hook::Verdict, String> {
+        log_mark();
         let ticket = || escalation_hook::Ticket {
             priority: Priority::High,
             reason: "told-so".to_owned(),
