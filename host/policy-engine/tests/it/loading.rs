@@ -171,7 +171,7 @@ fn what_a_policy_says_about_itself_and_its_settings() {
         ("obedient", "1.2.3-test.1")
     );
     assert_eq!(policy.settings(), r#"{"append":null,"block":"x","verdict":"send"}"#);
-    assert_eq!(policy.settings_schema(), &json!({"type": "object", "maxProperties": 8}));
+    assert_eq!(policy.settings_schema(), &json!({"type": "object", "maxProperties": 3}));
     assert_eq!(*policy.snapshot(), SnapshotStatus::Snapshotted);
     assert_eq!(policy.component_sha256().len(), 64);
 }

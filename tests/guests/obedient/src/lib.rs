@@ -73,7 +73,7 @@ impl lifecycle::Guest for Obedient {
             version: "1.2.3-test.1".to_owned(),
             summary: "Does what its settings say; for tests of the host.".to_owned(),
             // Narrower than `configure`, which a check must notice.
-            settings_schema: r#"{"type": "object", "maxProperties": 8}"#.to_owned(),
+            settings_schema: r#"{"type": "object", "maxProperties": 3}"#.to_owned(),
         }
     }
 
