@@ -6,10 +6,8 @@ use anyhow::Result;
 
 use crate::demo::PAGE_ID;
 use crate::progress::{self, Progress};
+use crate::up;
 use crate::workspace::Workspace;
-
-const BUILD: &[&str] =
-    &["build", "--locked", "-p", "frontdesk-server", "-p", "frontdesk-tests", "--bin", "frontdesk-bench"];
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -30,8 +28,8 @@ pub struct Options {
 }
 
 pub fn run(workspace: &Workspace, progress: &Progress, options: &Options) -> Result<()> {
-    let alone = format!("cargo {}", BUILD.join(" "));
-    progress.step("compile the load command", &alone, || progress::run(workspace.cargo().args(BUILD)))?;
+    let alone = format!("cargo {}", up::BUILD.join(" "));
+    progress.step("compile the load command", &alone, || progress::run(workspace.cargo().args(up::BUILD)))?;
     let secrets = workspace.state_dir().join("secrets");
     progress.step("load", "cargo xtask load", || {
         let mut load = Command::new(workspace.binary("debug", "frontdesk-bench"));

@@ -21,7 +21,7 @@ const PORT: u16 = 8080;
 const SIMULATOR_PORT: u16 = 8090;
 /// The whole workspace, not two packages: a smaller choice would unify the features of shared dependencies in another
 /// way, and `cargo xtask test` after it (or before) would compile nearly all of them a second time.
-const BUILD: &[&str] = &["build", "--locked", "--workspace", "--bins"];
+pub const BUILD: &[&str] = &["build", "--locked", "--workspace", "--bins"];
 /// The first start makes a database cluster, runs the migrations and compiles the policies.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
