@@ -2,8 +2,9 @@
 //! Meta is simulated (`tests/support`).
 //!
 //! `cargo xtask test` provides what the tests need. By hand: DATABASE_URL, REDIS_URL, FRONTDESK_ENGINES_DIR (from
-//! `cargo xtask fetch`), FRONTDESK_MODEL_DIR (the folder of what `cargo xtask fetch --model` prints), FRONTDESK_COMPONENTS_DIR
-//! and FRONTDESK_GUESTS_DIR (from `cargo xtask components --guests`).
+//! `cargo xtask fetch`), FRONTDESK_REGISTRY_PROGRAM (a docker-registry), FRONTDESK_MODEL_DIR (the folder of what
+//! `cargo xtask fetch --model` prints), FRONTDESK_COMPONENTS_DIR and FRONTDESK_GUESTS_DIR (from
+//! `cargo xtask components --guests`).
 
 #![expect(
     clippy::unwrap_used,
@@ -33,6 +34,7 @@ mod outage;
 mod overload;
 mod pages;
 mod privacy;
+mod provenance;
 mod queue;
 mod records;
 mod rollout;

@@ -421,7 +421,7 @@ async fn host_on(policies: &Path) -> Host {
     host
 }
 
-async fn chain(host: &Host) -> Value {
+pub async fn chain(host: &Host) -> Value {
     let (status, answer) = host.admin("GET", "/admin/policies", None).await;
     assert_eq!(status, 200, "{answer}");
     answer["chains"][0].clone()

@@ -5,11 +5,13 @@
 //! 3. [`graph_sim`] is the other side: a Graph server that takes sends, answers with ids or Meta's errors, echoes what it
 //!    took, and keeps all of it for inspection. Each call's fate can be scripted.
 //! 4. [`chat`] puts both behind a web page: a customer's view, with what the host decided beside each answer.
+//! 5. [`registry`] runs a real OCI registry on loopback.
 //!
 //! Time-outs and delays are the only clocks here; tests wait for events, never for time to pass.
 
 pub mod chat;
 pub mod graph_sim;
+pub mod registry;
 pub mod webhook;
 pub mod wire;
 

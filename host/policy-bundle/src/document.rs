@@ -2,14 +2,17 @@
 //!
 //! ```json
 //! {"format": 1, "chain_toml": "…", "settings": {"<path>": "<text>"},
-//!  "components": {"<path>": "<base64>"}, "cases": {"cases/<name>": "<text>"}}
+//!  "components": {"<path>": "<base64>"}, "signatures": {"<path of the component>": "<text>"},
+//!  "cases": {"cases/<name>": "<text>"}}
 //! ```
-//! It holds exactly the files that `chain.toml` names, but for components named by their digest, which the host may have.
+//! It holds exactly the files that `chain.toml` names, but for components named by their digest, which the host may have,
+//! and those in a registry, which it can pull. Signatures may be left out.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use frontdesk_policy_engine::chain::{SIGNATURE_BYTES_MAX, SIGNATURE_SUFFIX};
 use frontdesk_policy_engine::{Bundle, ChainSpec, FileKind, WantedFile};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +35,9 @@ pub struct Document {
     /// Components by the name that the chain gives them, in base64.
     #[serde(default)]
     pub components: BTreeMap<String, String>,
+    /// Signatures by the name of their component.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signatures: BTreeMap<String, String>,
     /// Golden cases by their path in the chain's folder.
     #[serde(default)]
     pub cases: BTreeMap<String, String>,
@@ -48,12 +54,19 @@ impl Document {
             chain_toml: bundle.chain_toml.clone(),
             settings: BTreeMap::new(),
             components: BTreeMap::new(),
+            signatures: BTreeMap::new(),
             cases: bundle.cases.clone(),
         };
         for WantedFile { path, kind } in parse(&bundle.chain_toml)?.wanted_files() {
             let Some(bytes) = bundle.files.get(&path) else { continue };
             match kind {
                 FileKind::Component => {
+                    let beside = format!("{path}{SIGNATURE_SUFFIX}");
+                    if let Some(signatures) = bundle.files.get(&beside) {
+                        let text = String::from_utf8(signatures.clone());
+                        let text = text.map_err(|_| BundleError::NotText { path: beside.into() })?;
+                        document.signatures.insert(path.clone(), text);
+                    }
                     document.components.insert(path, STANDARD.encode(bytes));
                 }
                 FileKind::Settings => {
@@ -76,8 +89,10 @@ impl Document {
         }
         let mut files = BTreeMap::new();
         let mut missing = Vec::new();
-        for WantedFile { path, kind } in parse(&self.chain_toml)?.wanted_files() {
-            if !path.starts_with("sha256:") && !stays_inside(&path) {
+        for file in parse(&self.chain_toml)?.wanted_files() {
+            let is_in_folder = file.is_in_folder();
+            let WantedFile { path, kind } = file;
+            if is_in_folder && !stays_inside(&path) {
                 return Err(BundleError::Outside { chain_toml: "chain.toml".into(), path });
             }
             let given = match kind {
@@ -87,6 +102,14 @@ impl Document {
                     given.map_err(|error| problem(format!("components.{path}"), format!("not base64: {error}")))?
                 }
             };
+            if let Some(signatures) = self.signatures.remove(&path) {
+                let beside = format!("{path}{SIGNATURE_SUFFIX}");
+                if kind != FileKind::Component || signatures.len() > SIGNATURE_BYTES_MAX {
+                    let (found, limit) = (signatures.len() as u64, SIGNATURE_BYTES_MAX);
+                    return Err(BundleError::TooLarge { path: beside.into(), found, limit });
+                }
+                files.insert(beside, signatures.into_bytes());
+            }
             match given {
                 Some(bytes) if bytes.len() > limit_of(kind) => {
                     let (found, limit) = (bytes.len() as u64, limit_of(kind));
@@ -95,11 +118,11 @@ impl Document {
                 Some(bytes) => {
                     files.insert(path, bytes);
                 }
-                None if path.starts_with("sha256:") => missing.push(path),
+                None if !is_in_folder => missing.push(path),
                 None => return Err(problem(path, "chain.toml names this file, and the document has it not")),
             }
         }
-        if let Some(path) = self.settings.keys().chain(self.components.keys()).next() {
+        if let Some(path) = self.settings.keys().chain(self.components.keys()).chain(self.signatures.keys()).next() {
             return Err(problem(path, "chain.toml does not name this file"));
         }
         self.check_cases()?;

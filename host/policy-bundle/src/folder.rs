@@ -1,13 +1,13 @@
 //! A chain's folder.
 //!
 //! `chain.toml` names its files relative to the folder; they may lie beside it (`../components`), but not outside of the
-//! folder that holds the chains. Golden cases are the `.toml` and `.json` files in the folder `cases`.
+//! folder that holds the chains. Beside a component its signatures may lie (`x.wasm.sig`). Golden cases are the `.toml` and `.json` files in the folder `cases`.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use frontdesk_policy_engine::chain::CHAIN_BYTES_MAX;
-use frontdesk_policy_engine::{Bundle, ChainSpec, WantedFile};
+use frontdesk_policy_engine::chain::{CHAIN_BYTES_MAX, SIGNATURE_BYTES_MAX, SIGNATURE_SUFFIX};
+use frontdesk_policy_engine::{Bundle, ChainSpec, FileKind, WantedFile};
 
 use crate::{BundleError, CASE_BYTES_MAX, CASE_FILES_MAX, CASES_BYTES_MAX, Read, limit_of};
 
@@ -21,11 +21,18 @@ pub fn read(folder: &Path) -> Result<Read, BundleError> {
     let spec = ChainSpec::parse(&chain_toml).map_err(|source| BundleError::Chain { path: path.clone(), source })?;
     let mut files = BTreeMap::new();
     let mut missing = Vec::new();
-    for WantedFile { path: wanted, kind } in spec.wanted_files() {
-        if wanted.starts_with("sha256:") {
+    for file in spec.wanted_files() {
+        let is_in_folder = file.is_in_folder();
+        let WantedFile { path: wanted, kind } = file;
+        if !is_in_folder {
             missing.push(wanted);
         } else if stays_inside(&wanted) {
             let bytes = read_file(&folder.join(&wanted), limit_of(kind))?;
+            let signatures = format!("{wanted}{SIGNATURE_SUFFIX}");
+            if kind == FileKind::Component && folder.join(&signatures).is_file() {
+                let bytes = read_file(&folder.join(&signatures), SIGNATURE_BYTES_MAX)?;
+                files.insert(signatures, bytes);
+            }
             files.insert(wanted, bytes);
         } else {
             return Err(BundleError::Outside { chain_toml: path, path: wanted });

@@ -5,8 +5,8 @@
 //! - [`folder`]: `chain.toml`, every file it names, and its golden cases, from inside the folder that holds all chains.
 //! - [`document`]: the same as one JSON document, for publishing and fetching.
 //!
-//! A component that a chain names by its digest alone is not in the folder; [`Read::missing`] says which, and the caller
-//! finds it where it keeps components.
+//! A component that a chain names by its digest alone, or in a registry, is not in the folder; [`Read::missing`] says
+//! which, and the caller finds it where it keeps components.
 
 pub mod document;
 pub mod folder;
@@ -30,7 +30,7 @@ pub const CASES_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
     pub bundle: Bundle,
-    /// Components that are named by their digest: keys of [`Bundle::files`], `sha256:<digest>`.
+    /// Components that no file holds: keys of [`Bundle::files`], `sha256:<digest>` or `oci://…`.
     pub missing: Vec<String>,
 }
 

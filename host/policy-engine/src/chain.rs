@@ -6,7 +6,8 @@
 //!
 //! [[policy]]                               # one each of classify, tone, escalate; 0 to 16 of filter, in order
 //! hook = "classify"                        # classify | tone | filter | escalate
-//! component = "../components/rules.wasm"   # relative to the chain's folder, or "sha256:<64 hexadecimal digits>"
+//! component = "../components/rules.wasm"   # relative to the chain's folder, "sha256:<64 hexadecimal digits>" of one
+//!                                          # that is stored, or "oci://registry/repository@sha256:<manifest digest>"
 //! settings = "rules.toml"                  # optional: a TOML or JSON file beside it, or a table [policy.settings]
 //! on_fault = "human"                       # classify, escalate: human; tone: default-prompt; filter: hold
 //! [policy.limits]                          # optional, each field too; see `Limits` for defaults and ranges
@@ -31,6 +32,7 @@ use crate::gate::GateSpec;
 use crate::hook::{FaultAction, Hook};
 use crate::limits::Limits;
 use crate::load::Grants;
+use crate::oci::{OCI_SCHEME, OciReference};
 use crate::rollout::{RawRollout, RolloutSpec};
 use crate::tripwire::Tripwire;
 
@@ -40,13 +42,18 @@ pub const CHAIN_VERSION: u32 = 1;
 pub const CHAIN_BYTES_MAX: usize = 256 << 10;
 /// Most filters of a chain.
 pub const FILTERS_MAX: usize = 16;
+/// Added to a component's name, gives the name of its signatures: an optional file beside it.
+pub const SIGNATURE_SUFFIX: &str = ".sig";
+/// Largest file of signatures, in bytes.
+pub const SIGNATURE_BYTES_MAX: usize = 1 << 20;
 
 /// A chain and the files it wants, as the caller has read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
     /// The text of `chain.toml`.
     pub chain_toml: String,
-    /// Contents by the name that [`WantedFile::path`] gives, word for word.
+    /// Contents by the name that [`WantedFile::path`] gives, word for word; signatures by their component's name with
+    /// [`SIGNATURE_SUFFIX`] added.
     pub files: BTreeMap<String, Vec<u8>>,
     /// The chain's golden cases, by their path in its folder. Staging does not look at them, and they are no part of the
     /// revision's id: they say what the chain should do, not what it does.
@@ -56,10 +63,18 @@ pub struct Bundle {
 /// A file that a chain wants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WantedFile {
-    /// The key in [`Bundle::files`]: a path relative to the chain's folder, or `sha256:<digest>`.
+    /// The key in [`Bundle::files`]: a path relative to the chain's folder, `sha256:<digest>`, or an `oci://` reference.
     pub path: String,
     /// What it is.
     pub kind: FileKind,
+}
+
+impl WantedFile {
+    /// Whether it lies in the chain's folder, and not in a store or a registry.
+    #[must_use]
+    pub fn is_in_folder(&self) -> bool {
+        !self.path.starts_with("sha256:") && !self.path.starts_with(OCI_SCHEME)
+    }
 }
 
 /// What a wanted file is.
@@ -112,6 +127,8 @@ pub enum ComponentRef {
     File(String),
     /// The lower-case hexadecimal SHA-256 of its bytes.
     Sha256(String),
+    /// A registry, and the digest of the manifest there.
+    Oci(OciReference),
 }
 
 impl ComponentRef {
@@ -121,6 +138,7 @@ impl ComponentRef {
         match self {
             Self::File(path) => path.clone(),
             Self::Sha256(digest) => format!("sha256:{digest}"),
+            Self::Oci(reference) => reference.to_string(),
         }
     }
 }
@@ -323,6 +341,9 @@ impl RawPolicy {
 }
 
 fn component_ref(text: String) -> Result<ComponentRef, String> {
+    if text.starts_with(OCI_SCHEME) {
+        return OciReference::parse(&text).map(ComponentRef::Oci);
+    }
     match text.strip_prefix("sha256:") {
         None => {
             relative(&text)?;

@@ -311,7 +311,8 @@ fn config(options: &EngineOptions) -> Config {
         // The same bits on every machine: a replay compares results byte for byte.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
-        // Neither is any use to a policy; both are more to get wrong.
+        // None is any use to a policy; all are more to get wrong.
+        .wasm_memory64(false)
         .wasm_threads(false)
         .wasm_gc(false);
     config

@@ -6,7 +6,7 @@
 //! that what passes in one passes in all.
 //!
 //! In the order in which a policy meets them:
-//! - [`chain`]: `chain.toml`, and the files it asks for.
+//! - [`chain`]: `chain.toml`, and the files it asks for; [`oci`]: names of components in a registry.
 //! - [`revision`]: a chain that was loaded as a whole, named by its content.
 //! - [`engine`]: the runtime, its pool of instances, its clock tick.
 //! - [`load`]: from bytes to a policy, or a refusal that says what to do.
@@ -32,6 +32,7 @@ pub mod hook;
 pub mod limits;
 pub mod load;
 pub mod lookup;
+pub mod oci;
 pub mod policy;
 pub mod replay;
 pub mod revision;
@@ -60,6 +61,7 @@ pub use load::{
     Grants, InspectedImport, InspectedResources, Inspection, LoadError, LoadRequest, canonical_json, sha256_hex,
 };
 pub use lookup::{CallContext, KnowledgeLookup, LookupFuture, RecordedLookup};
+pub use oci::{OciName, OciReference};
 pub use policy::{Policy, SnapshotStatus};
 pub use replay::{Difference, Level, RecordedCitation, RecordedTurn, Replayed, TurnCalls, replay};
 pub use revision::{

@@ -136,7 +136,7 @@ pub enum LoadError {
     /// Not a policy.
     #[error(
         "the component is no policy: it does not export `frontdesk:policy/lifecycle@0.1.0`. It exports: {}",
-        if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
+        listed(exports)
     )]
     NotAPolicy {
         /// What it exports.
@@ -184,6 +184,27 @@ pub enum LoadError {
     /// The trial call faulted.
     #[error("the component fails on a sample turn: {0}. {detail}", detail = .0.detail)]
     Canary(Box<Fault>),
+}
+
+/// Most exports that a message lists.
+const LISTED_MAX: usize = 16;
+/// Longest name of an import or export in a message, in bytes: names are the component's own words.
+const NAME_BYTES_MAX: usize = 120;
+
+fn listed(names: &[String]) -> String {
+    let first = names.iter().take(LISTED_MAX).map(|name| shortened(name)).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "nothing".to_owned(),
+        count if count > LISTED_MAX => format!("{first} and {} more", count - LISTED_MAX),
+        _ => first,
+    }
+}
+
+fn shortened(name: &str) -> String {
+    if name.len() <= NAME_BYTES_MAX {
+        return name.to_owned();
+    }
+    format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES_MAX)])
 }
 
 fn found_hooks(found: &[Hook]) -> String {
@@ -272,8 +293,8 @@ fn check_imports(engine: &Wasmtime, component: &Component, grants: Grants) -> Re
         match judge_import(name) {
             Import::Allowed => {}
             Import::Knowledge => wants_knowledge = true,
-            Import::OtherVersion => return Err(LoadError::OtherContract { import: name.to_owned() }),
-            Import::Unknown => return Err(LoadError::ImportNotAllowed { import: name.to_owned() }),
+            Import::OtherVersion => return Err(LoadError::OtherContract { import: shortened(name) }),
+            Import::Unknown => return Err(LoadError::ImportNotAllowed { import: shortened(name) }),
         }
     }
     match (wants_knowledge, grants.knowledge) {
@@ -291,7 +312,7 @@ fn check_exports(engine: &Wasmtime, component: &Component, expected: Hook) -> Re
     if !has("lifecycle") {
         let other = exports.iter().find(|name| name.starts_with(PACKAGE));
         return Err(match other {
-            Some(import) if !import.contains("@0.1.") => LoadError::OtherContract { import: import.clone() },
+            Some(import) if !import.contains("@0.1.") => LoadError::OtherContract { import: shortened(import) },
             _ => LoadError::NotAPolicy { exports },
         });
     }

@@ -25,6 +25,7 @@ pub mod outbox;
 pub mod page_health;
 pub mod page_tokens;
 pub mod pages;
+pub mod provenance;
 pub mod replicas;
 pub mod revisions;
 pub mod rollouts;

@@ -30,6 +30,7 @@ mod folder;
 mod follow;
 mod gate;
 mod moves;
+pub(crate) mod provenance;
 pub mod rollout;
 pub mod slots;
 mod status;
@@ -54,6 +55,9 @@ use slots::Slots;
 
 pub use error::PolicyError;
 pub use moves::{By, Moved, Placement};
+use provenance::Provenance;
+pub use provenance::ProvenanceError;
+pub use provenance::settings::{KeySettings, RegistrySettings, TrustError, TrustSettings};
 pub use status::{ChainStatus, PolicyStatus, Rejection};
 pub use trip::Tripped;
 
@@ -94,6 +98,7 @@ struct Chain {
 
 struct Inner {
     engine: Engine,
+    provenance: Provenance,
     pool: PgPool,
     /// What candidates are judged by.
     records: Records,
@@ -175,6 +180,7 @@ impl Policies {
         Ok(Self {
             inner: Arc::new(Inner {
                 engine: Engine::new(options)?,
+                provenance: Provenance::build(pool.clone(), &settings.policies.registries, &settings.policies.trust)?,
                 pool,
                 records,
                 replica: replica.to_owned(),

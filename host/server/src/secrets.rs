@@ -127,7 +127,8 @@ pub fn optional(name: &str, purpose: &'static str) -> Result<Option<SecretString
     }
 }
 
-fn read_file(name: &str, path: &Path, purpose: &'static str) -> Result<SecretString, SecretError> {
+/// Reads a secret from a file; `name` is what a message calls it.
+pub fn read_file(name: &str, path: &Path, purpose: &'static str) -> Result<SecretString, SecretError> {
     let text = std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable {
         name: name.to_owned(),
         path: path.to_owned(),

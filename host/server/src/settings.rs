@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::ModelSettings;
 use crate::knowledge::{EmbeddingSettings, RetrievalSettings};
+use crate::policies::{RegistrySettings, TrustError, TrustSettings};
 use crate::spending::ModelBudget;
 
 /// The defaults, which are documentation too.
@@ -142,6 +143,8 @@ pub struct PolicySettings {
     pub settle_ms: u64,
     pub instances_max: u32,
     pub shadow: ShadowSettings,
+    pub registries: RegistrySettings,
+    pub trust: TrustSettings,
 }
 
 /// How much of a shadow is judged.
@@ -246,6 +249,11 @@ pub enum SettingsError {
     OutOfRange { key: &'static str, found: String, expected: String },
     #[error("[[pages]] number {index}: {problem}")]
     Page { index: usize, problem: String },
+    #[error("{source}")]
+    Trust {
+        #[from]
+        source: TrustError,
+    },
 }
 
 impl Settings {
@@ -268,7 +276,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), SettingsError> {
         let signed = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 32] = [
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 34] = [
             ("server.webhook_body_bytes_max", self.server.webhook_body_bytes_max as u64, 65_536..=64 << 20),
             ("server.ack_timeout_ms", self.server.ack_timeout_ms, 100..=4_900),
             ("inbox.pending_max", self.inbox.pending_max as u64, 1..=1_000_000),
@@ -296,6 +304,8 @@ impl Settings {
             ("policies.shadow.concurrency", self.policies.shadow.concurrency as u64, 1..=2),
             ("policies.shadow.load_percent_max", u64::from(self.policies.shadow.load_percent_max), 0..=100),
             ("policies.shadow.keep_days", u64::from(self.policies.shadow.keep_days), 1..=3_650),
+            ("policies.registries.timeout_ms", self.policies.registries.timeout_ms, 100..=600_000),
+            ("policies.registries.retry_ms", self.policies.registries.retry_ms, 0..=3_600_000),
             ("turn.settle_ms", self.turn.settle_ms, 0..=60_000),
             ("outbox.concurrency", self.outbox.concurrency as u64, 1..=1_024),
             ("page_health.every_s", self.page_health.every_s, 1..=86_400),
@@ -325,6 +335,7 @@ impl Settings {
                 expected: "a prefix such as frontdesk".into(),
             });
         }
+        self.policies.trust.policy()?;
         self.check_pages()
     }
 
@@ -377,6 +388,7 @@ mod tests {
             ("[server]\nlisten_on = \"x\"\n", "listen_on"),
             ("[worker]\nconcurrency = 0\n", "setting worker.concurrency is 0, expected 1 to 1024"),
             ("[outbox]\nin_doubt_after_ms = 5\n", "more than graph.timeout_ms (10000)"),
+            ("[policies.trust]\nrequired = true\n", "no component could ever be used"),
             ("[[pages]]\nid = \"12a\"\nname = \"x\"\n", "expected the digits of a Meta Page id"),
             ("[[pages]]\nid = \"12\"\nname = \"x\"\ntime_zone = \"Mars\"\n", "Europe/Vienna"),
             ("[[pages]]\nid = \"12\"\nname = \"x\"\nchain = \"../x\"\n", "name of a folder"),

@@ -9,6 +9,7 @@ use crate::engines::TestEngines;
 use crate::fetch::{self, Need};
 use crate::model;
 use crate::progress::{self, Progress};
+use crate::registry;
 use crate::workspace::Workspace;
 
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
@@ -34,6 +35,11 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
     let binaries = progress.step("fetch the engines", "cargo xtask fetch", || fetch::engines(Need::BOTH))?;
     let alone = format!("cargo xtask fetch --model {}", model::default_name());
     let model_dir = progress.step("fetch the embedding model", &alone, || model::fetch(model::default_name()))?;
+    // Without a registry every other check still runs; the tests that need one fail, and say how to get it.
+    let registry = registry::program();
+    if let Err(error) = &registry {
+        progress.say(&format!("{error:#}"));
+    }
     step("format", FORMAT)?;
     progress.step("compile the policies", "cargo xtask components --guests", || components::build(workspace, true))?;
     step("clippy", CLIPPY)?;
@@ -48,6 +54,7 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
     progress.step("tests", "cargo xtask test -- FILTER", || {
         let mut cargo = workspace.cargo();
         cargo.args(["test", "--workspace", "--locked"]).args(arguments);
+        cargo.envs(registry.as_ref().ok().map(|program| (registry::VARIABLE, program)));
         cargo
             .env("FRONTDESK_MODEL_DIR", model_dir)
             .envs(environment)

@@ -8,7 +8,7 @@
 //! | `simulate` | hours of seeded traffic and trouble in seconds |
 //! | `load` | signed deliveries at a rate to what `up` runs: how long the acknowledgements take, and what is lost |
 //! | `bench` | the benchmark, on engines of its own |
-//! | `fetch` | Postgres with pgvector, and Valkey, into the cache; with `--model` an embedding model |
+//! | `fetch` | Postgres with pgvector, Valkey, and the tests' OCI registry, into the cache; with `--model` an embedding model |
 //! | `components` | the first-party policies, compiled to WASM components |
 //!
 //! This crate depends on little, so that it compiles in seconds: it is the first thing that a newcomer waits for. It knows the
@@ -33,6 +33,7 @@ mod load;
 mod model;
 mod process;
 mod progress;
+mod registry;
 mod trial;
 mod up;
 mod workspace;
@@ -73,7 +74,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Put Postgres with pgvector, and Valkey, into the cache; prints the folder.
+    /// Put Postgres with pgvector, and Valkey, into the cache, and an OCI registry for the tests; prints the engines'
+    /// folder.
     Fetch {
         /// Put this embedding model there instead, and print the setting that uses it [default: multilingual-e5-small].
         #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = model::default_name())]
@@ -122,8 +124,10 @@ fn run(task: Task) -> Result<()> {
         Task::Fetch { model: None } => {
             let folder =
                 progress.step("fetch the engines", "cargo xtask fetch", || fetch::engines(fetch::Need::BOTH))?;
+            let registry = progress.step("fetch the registry", "cargo xtask fetch", registry::program);
             println!("{}", folder.display());
-            Ok(())
+            // The host itself does not need it, so the engines are there even when it could not be had.
+            registry.map(drop)
         }
         Task::Components { guests } => {
             progress.step("compile the policies", "cargo xtask components", || components::build(&workspace, guests))

@@ -38,7 +38,13 @@ enum Command {
     New(commands::new::Options),
     /// Compile a policy to a component.
     Build(commands::build::Options),
-    /// Say what a component is: name, hooks, imports, settings, resources.
+    /// Put a component into an OCI registry, and print the reference that a chain takes.
+    Push(commands::push::Options),
+    /// Make a pair of keys for signatures.
+    Keygen(commands::keygen::Options),
+    /// Sign a component, in a file or in a registry.
+    Sign(commands::sign::Options),
+    /// Say what a component is, in a file or in a registry: name, hooks, imports, settings, resources, signatures.
     Inspect(commands::inspect::Options),
     /// Load a component or a chain as the host would, and say what it is or what is wrong.
     Check(commands::check::Options),
@@ -167,7 +173,10 @@ fn run(runtime: &tokio::runtime::Runtime, command: Command) -> Outcome {
     match command {
         Command::New(options) => commands::new::run(&options),
         Command::Build(options) => commands::build::run(&options),
-        Command::Inspect(options) => commands::inspect::run(&options),
+        Command::Push(options) => commands::push::run(runtime, &options),
+        Command::Keygen(options) => commands::keygen::run(&options),
+        Command::Sign(options) => commands::sign::run(runtime, &options),
+        Command::Inspect(options) => commands::inspect::run(runtime, &options),
         Command::Check(options) => commands::check::run(&options),
         Command::Run(options) => commands::run::run(runtime, &options),
         Command::Test(options) => commands::test::run(runtime, &options),
@@ -219,6 +228,10 @@ mod tests {
             "policyctl build",
             "policyctl build dir --output x.wasm",
             "policyctl inspect x.wasm --json",
+            "policyctl inspect oci://127.0.0.1:5000/acme/rules:1.0 --key release.pub",
+            "policyctl push x.wasm oci://127.0.0.1:5000/acme/rules:1.0 --auth-file config.json",
+            "policyctl keygen release --algorithm ed25519",
+            "policyctl sign x.wasm --key release.key",
             "policyctl check policies/default",
             "policyctl check x.wasm --settings s.toml",
             "policyctl run x.wasm --hook classify --input -",

@@ -8,6 +8,7 @@
 //! - [`subject`]: what a command is about: a component file or a chain's folder; `cache` keeps what was compiled.
 //! - [`files`]: files of cases.
 //! - [`records`]: inputs and verdicts, written by a host; [`source`]: revisions and records, from files or a host.
+//! - [`oci`]: components in registries.
 //! - [`admin`]: a running host's admin API.
 //! - [`commands`]: one file for each command.
 
@@ -17,6 +18,7 @@ mod cache;
 mod cli;
 mod commands;
 mod files;
+mod oci;
 mod records;
 mod source;
 mod subject;

@@ -12,6 +12,7 @@ use frontdesk_policy_engine::{
 };
 
 use crate::cli::{Failure, SubjectOptions};
+use crate::oci;
 
 /// Most files that are looked at for a digest.
 const COMPONENTS_MAX: usize = 1_000;
@@ -125,7 +126,8 @@ impl Subject {
 /// the chain, where the host would ask its store.
 pub fn bundle(folder: &Path) -> Result<Bundle, Failure> {
     let Read { mut bundle, missing } = frontdesk_policy_bundle::read(folder).map_err(Failure::input)?;
-    for wanted in missing {
+    oci::complete(&mut bundle)?;
+    for wanted in missing.into_iter().filter(|wanted| !oci::is_oci(wanted)) {
         let bytes = by_digest(folder, &wanted)?;
         bundle.files.insert(wanted, bytes);
     }
@@ -157,15 +159,25 @@ pub fn stage(engine: &Engine, folder: &Path) -> Result<Revision, Failure> {
 
 /// Reads a component and looks at it without settings.
 pub fn inspect(engine: &Engine, file: &Path) -> Result<(Vec<u8>, Inspection), Failure> {
-    let wasm = read_file(file, COMPONENT_BYTES_MAX).map_err(|error| match error {
+    let wasm = read_component(file)?;
+    let inspection = inspect_bytes(engine, file, &wasm)?;
+    Ok((wasm, inspection))
+}
+
+/// Looks at a component that was read from `file`.
+pub fn inspect_bytes(engine: &Engine, file: &Path, wasm: &[u8]) -> Result<Inspection, Failure> {
+    engine.inspect(wasm).map_err(|error| refusal(file, None, &error))
+}
+
+/// Reads a component.
+pub fn read_component(file: &Path) -> Result<Vec<u8>, Failure> {
+    read_file(file, COMPONENT_BYTES_MAX).map_err(|error| match error {
         BundleError::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => Failure::input(format!(
             "{} is not there; give a .wasm file (`policyctl build` makes one) or the folder of a chain.toml",
             path.display()
         )),
         other => Failure::input(other),
-    })?;
-    let inspection = engine.inspect(&wasm).map_err(|error| refusal(file, None, &error))?;
-    Ok((wasm, inspection))
+    })
 }
 
 fn read_settings(path: Option<&Path>) -> Result<serde_json::Value, Failure> {

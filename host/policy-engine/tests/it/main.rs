@@ -5,7 +5,9 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "in a test, a failed expectation is the message")]
 
 mod chain;
+mod chain_limits;
 mod faults;
+mod hostile;
 mod limits;
 mod loading;
 mod locked;

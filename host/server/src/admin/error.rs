@@ -116,7 +116,11 @@ impl AdminError {
                 PolicyError::NotQuarantined { .. } | PolicyError::NothingWaits | PolicyError::Move(_) => {
                     (StatusCode::CONFLICT, "state")
                 }
-                PolicyError::Bundle { .. }
+                PolicyError::Provenance { source } if source.is_passing() => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "provenance")
+                }
+                PolicyError::Provenance { .. }
+                | PolicyError::Bundle { .. }
                 | PolicyError::UnknownDigest { .. }
                 | PolicyError::Stage { .. }
                 | PolicyError::NotStaged { .. }

@@ -8,26 +8,33 @@ use frontdesk_policy_engine::{Bundle, FileKind, Revision, WantedFile, sha256_hex
 use sqlx::PgPool;
 
 use super::PolicyError;
+use super::provenance::Provenance;
 use crate::db;
 use crate::db::revisions::StoredRevision;
 
 /// Reads all of a chain's folder; the hash names its content, so two equal hashes mean that nobody wrote in between.
-pub async fn read(pool: &PgPool, dir: &Path, chain: &str) -> Result<(Bundle, String), PolicyError> {
+pub async fn read(
+    pool: &PgPool,
+    provenance: &Provenance,
+    dir: &Path,
+    chain: &str,
+) -> Result<(Bundle, String), PolicyError> {
     let folder = dir.join(chain);
     let read = tokio::task::spawn_blocking(move || frontdesk_policy_bundle::read(&folder)).await??;
-    let bundle = complete(pool, read).await?;
+    let bundle = complete(pool, provenance, chain, read).await?;
     let hash = content_sha256(&bundle);
     Ok((bundle, hash))
 }
 
-/// Finds the components that are named by their digest alone.
-pub async fn complete(pool: &PgPool, read: Read) -> Result<Bundle, PolicyError> {
+/// Finds the components that are named by their digest alone or in a registry, and the signatures that are stored.
+pub async fn complete(pool: &PgPool, provenance: &Provenance, chain: &str, read: Read) -> Result<Bundle, PolicyError> {
     let Read { mut bundle, missing } = read;
-    for wanted in missing {
+    for wanted in missing.into_iter().filter(|wanted| wanted.starts_with("sha256:")) {
         let digest = wanted.trim_start_matches("sha256:").to_owned();
         let wasm = db::revisions::component(pool, &digest).await?.ok_or(PolicyError::UnknownDigest { digest })?;
         bundle.files.insert(wanted, wasm);
     }
+    provenance.complete(chain, &mut bundle).await?;
     Ok(bundle)
 }
 
@@ -66,8 +73,13 @@ pub async fn store(
     db::revisions::store(pool, chain, &stored, &wasm, &manifest, actor, reason).await
 }
 
-/// The bundle of a stored revision.
-pub async fn restore(pool: &PgPool, chain: &str, revision: &str) -> Result<Bundle, PolicyError> {
+/// The bundle of a stored revision, with the signatures that are stored.
+pub async fn restore(
+    pool: &PgPool,
+    provenance: &Provenance,
+    chain: &str,
+    revision: &str,
+) -> Result<Bundle, PolicyError> {
     let stored = db::revisions::stored(pool, chain, revision).await?;
     let stored = stored.ok_or_else(|| PolicyError::UnknownRevision { revision: revision.to_owned() })?;
     let cases = serde_json::from_value(stored.cases).unwrap_or_default();
@@ -80,5 +92,6 @@ pub async fn restore(pool: &PgPool, chain: &str, revision: &str) -> Result<Bundl
         let wasm = db::revisions::component(pool, &digest).await?.ok_or(PolicyError::UnknownDigest { digest })?;
         bundle.files.insert(path.clone(), wasm);
     }
+    provenance.recall(&mut bundle).await?;
     Ok(bundle)
 }

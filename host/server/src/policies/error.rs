@@ -3,6 +3,7 @@
 use frontdesk_policy_bundle::BundleError;
 use frontdesk_policy_engine::gate::Verdict;
 
+use super::provenance::ProvenanceError;
 use super::rollout::{MoveError, short};
 
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,11 @@ pub enum PolicyError {
     Unsettled { chain: String },
     #[error("component sha256:{digest} is not stored here; publish it first, or name a file")]
     UnknownDigest { digest: String },
+    #[error("{source}")]
+    Provenance {
+        #[source]
+        source: Box<ProvenanceError>,
+    },
     #[error("there is no chain {chain:?} here; this host has {}", known.join(", "))]
     UnknownChain { chain: String, known: Vec<String> },
     #[error("revision {revision} is not stored here; publish it first")]
@@ -59,9 +65,18 @@ pub enum PolicyError {
     },
 }
 
+impl From<ProvenanceError> for PolicyError {
+    fn from(source: ProvenanceError) -> Self {
+        Self::Provenance { source: Box::new(source) }
+    }
+}
+
 impl PolicyError {
     /// Whether trying again without a change may succeed.
     pub fn is_passing(&self) -> bool {
+        if let Self::Provenance { source } = self {
+            return source.is_passing();
+        }
         matches!(self, Self::Store { .. } | Self::Silent { .. } | Self::Interrupted { .. } | Self::Unsettled { .. })
     }
 

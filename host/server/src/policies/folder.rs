@@ -196,7 +196,7 @@ impl Policies {
     }
 
     async fn read(&self, chain: &str) -> Result<(Bundle, String), PolicyError> {
-        bundle::read(&self.inner.pool, &self.inner.dir, chain).await
+        bundle::read(&self.inner.pool, &self.inner.provenance, &self.inner.dir, chain).await
     }
 }
 

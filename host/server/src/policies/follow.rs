@@ -137,8 +137,13 @@ impl Policies {
 
     /// Stages a revision from what is stored.
     async fn stage_stored(&self, chain: &str, revision: &str) -> Result<Arc<Revision>, PolicyError> {
-        let restored = tokio::time::timeout(RESTORE_MAX, bundle::restore(&self.inner.pool, chain, revision)).await;
+        let restored = tokio::time::timeout(
+            RESTORE_MAX,
+            bundle::restore(&self.inner.pool, &self.inner.provenance, chain, revision),
+        )
+        .await;
         let bundle = restored.map_err(|_| PolicyError::Silent { waited_s: RESTORE_MAX.as_secs() })??;
+        self.inner.provenance.check(chain, &bundle)?;
         let staged = self.stage(bundle).await?;
         if staged.id().as_str() != revision {
             // Another version of the host may read the same files in another way.

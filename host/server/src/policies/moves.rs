@@ -128,7 +128,7 @@ impl Policies {
         by: By<'_>,
     ) -> Result<Moved, PolicyError> {
         self.turnstile(chain)?;
-        let bundle = bundle::complete(&self.inner.pool, read).await?;
+        let bundle = bundle::complete(&self.inner.pool, &self.inner.provenance, chain, read).await?;
         Box::pin(self.take(chain, bundle, Some(to), by, None, &mut Times::default())).await
     }
 
@@ -142,6 +142,7 @@ impl Policies {
         folder: Option<FromFolder<'_>>,
         times: &mut Times,
     ) -> Result<Moved, PolicyError> {
+        self.inner.provenance.check(chain, &bundle)?;
         let started = Instant::now();
         let candidate = self.stage(bundle.clone()).await?;
         times.stage_ms = started.elapsed().as_millis();
@@ -152,6 +153,7 @@ impl Policies {
 
         let started = Instant::now();
         bundle::store(&self.inner.pool, chain, &bundle, &candidate, by.actor, by.reason).await?;
+        self.inner.provenance.keep(&bundle).await?;
         times.store_ms = started.elapsed().as_millis();
         self.refuse_quarantined(chain, candidate.id().as_str()).await?;
 
@@ -182,7 +184,8 @@ impl Policies {
             None => self.waiting(chain).await?,
         };
         self.refuse_quarantined(chain, &revision).await?;
-        let bundle = bundle::restore(&self.inner.pool, chain, &revision).await?;
+        let bundle = bundle::restore(&self.inner.pool, &self.inner.provenance, chain, &revision).await?;
+        self.inner.provenance.check(chain, &bundle)?;
         let candidate = match self.slots(chain).loaded(&revision) {
             Some(held) => Arc::clone(&held.revision),
             None => self.stage(bundle.clone()).await?,
@@ -242,7 +245,7 @@ impl Policies {
 
     /// Everything that a stored revision was staged from.
     pub async fn bundle_of(&self, chain: &str, revision: &str) -> Result<Bundle, PolicyError> {
-        bundle::restore(&self.inner.pool, chain, revision).await
+        bundle::restore(&self.inner.pool, &self.inner.provenance, chain, revision).await
     }
 
     /// Lets a revision be used again.

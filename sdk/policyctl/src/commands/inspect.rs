@@ -1,38 +1,126 @@
 //! `policyctl inspect`: what a component is, without a chain.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use frontdesk_policy_engine::{Engine, Grants, Hook, Inspection, Limits, LoadRequest, SnapshotStatus};
+use frontdesk_policy_bundle::read_file;
+use frontdesk_policy_engine::{Engine, Grants, Hook, Inspection, Limits, LoadRequest, OciReference, SnapshotStatus};
+use frontdesk_provenance::signature::KEY_BYTES_MAX;
+use frontdesk_provenance::{Evidence, PublicKey, TrustPolicy, TrustedKey, evidence};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::{Outcome, Report, Verdict};
+use crate::cli::{Failure, Outcome, Report, Verdict};
+use crate::oci::{self, RegistryArguments};
 use crate::{subject, words};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The component.
-    #[arg(value_name = "FILE.wasm")]
-    pub file: PathBuf,
+    /// The component; in a registry by its digest or a tag.
+    #[arg(value_name = "FILE.wasm|oci://…")]
+    pub component: String,
+    /// A public key: say whether it signed the component.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArguments,
 }
 
 #[derive(Serialize)]
 struct Inspected<'a> {
     file: String,
+    /// The line for chain.toml; of a component in a registry.
+    reference: Option<String>,
+    signatures: usize,
+    /// Whether the key that was given signed it.
+    signed: Option<bool>,
     #[serde(flatten)]
     inspection: &'a Inspection,
     snapshot: &'a str,
 }
 
-pub fn run(options: &Options) -> Outcome {
+pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
     let engine = subject::engine()?;
-    let (wasm, inspection) = subject::inspect(&engine, &options.file)?;
-    let snapshot = snapshot(&engine, &wasm, &inspection);
-    let text = text(&inspection, &snapshot);
-    let verdict = if inspection.problem.is_some() { Verdict::Faulted } else { Verdict::Well };
-    let file = options.file.display().to_string();
-    Report::new(text, Inspected { file, inspection: &inspection, snapshot: &snapshot }, verdict)
+    let key = options.key.as_deref().map(read_key).transpose()?;
+    let found = if oci::is_oci(&options.component) {
+        runtime.block_on(in_registry(options))?
+    } else {
+        in_file(Path::new(&options.component))?
+    };
+    let inspection = subject::inspect_bytes(&engine, Path::new(&options.component), &found.wasm)?;
+    let snapshot = snapshot(&engine, &found.wasm, &inspection);
+    let mut text = text(&inspection, &snapshot);
+    let signatures = found.evidence.count();
+    let signed = key.map(|key| is_signed(key, &found));
+    if signatures > 0 || signed.is_some() {
+        let by_key = match signed {
+            Some(true) => ", one by the given key",
+            Some(false) => ", NONE by the given key",
+            None => "",
+        };
+        let _ = writeln!(text, "signed     {}{by_key}", words::count(signatures, "signature", "signatures"));
+    }
+    if let Some(reference) = &found.reference {
+        let _ = writeln!(text, "\nThe line for chain.toml:\n\ncomponent = \"{reference}\"");
+    }
+    let verdict = match (&inspection.problem, signed) {
+        (Some(_), _) => Verdict::Faulted,
+        (None, Some(false)) => Verdict::Different,
+        (None, _) => Verdict::Well,
+    };
+    let report = Inspected {
+        file: options.component.clone(),
+        reference: found.reference.as_ref().map(ToString::to_string),
+        signatures,
+        signed,
+        inspection: &inspection,
+        snapshot: &snapshot,
+    };
+    Report::new(text, report, verdict)
+}
+
+/// A component and the signatures beside it.
+struct Found {
+    wasm: Vec<u8>,
+    evidence: Evidence,
+    reference: Option<OciReference>,
+}
+
+fn in_file(file: &Path) -> Result<Found, Failure> {
+    let wasm = subject::read_component(file)?;
+    let mut beside = file.to_owned().into_os_string();
+    beside.push(evidence::SUFFIX);
+    let beside = Path::new(&beside);
+    let evidence = if beside.is_file() {
+        let bytes = read_file(beside, evidence::EVIDENCE_BYTES_MAX).map_err(Failure::input)?;
+        Evidence::parse(&bytes).map_err(|problem| Failure::input(format!("{}: {problem}", beside.display())))?
+    } else {
+        Evidence::default()
+    };
+    Ok(Found { wasm, evidence, reference: None })
+}
+
+async fn in_registry(options: &Options) -> Result<Found, Failure> {
+    let name = oci::name(&options.component)?;
+    let registry = options.registry.client()?;
+    let reference = registry.resolve(&name).await.map_err(|error| oci::failure(&error))?;
+    let pulled = registry.pull(&reference).await.map_err(|error| oci::failure(&error))?;
+    let found = registry.signatures(&reference, &pulled.manifest).await.map_err(|error| oci::failure(&error))?;
+    Ok(Found { wasm: pulled.component, evidence: Evidence::of_registry(found), reference: Some(reference) })
+}
+
+fn read_key(path: &Path) -> Result<PublicKey, Failure> {
+    let bytes = read_file(path, KEY_BYTES_MAX).map_err(Failure::input)?;
+    PublicKey::from_pem(&String::from_utf8_lossy(&bytes))
+        .map_err(|error| Failure::input(format!("{}: {error}", path.display())))
+}
+
+/// By the rules of a host that trusts this key alone.
+fn is_signed(key: PublicKey, found: &Found) -> bool {
+    let key = TrustedKey { name: "given".to_owned(), key, chains: Vec::new(), registries: Vec::new() };
+    let policy = TrustPolicy { required: true, chains: Vec::new(), keys: vec![key] };
+    let evidence = found.evidence.to_bytes().unwrap_or_default();
+    policy.check("inspect", "it", &found.wasm, Some(&evidence)).is_ok()
 }
 
 /// Whether calls can start from a configured snapshot. Only a component that has its settings can be snapshotted, so this

@@ -11,6 +11,7 @@
 
 mod chains;
 mod components;
+mod registry;
 mod remote;
 mod replay;
 mod support;

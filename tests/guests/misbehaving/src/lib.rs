@@ -113,6 +113,7 @@ fn act(action: &str, n: u32) -> Result<Classification, String> {
         "long-label" => vec!["x".repeat(n as usize)],
         "nan-confidence" => return Ok(Classification { confidence: f32::NAN, ..verdict(Vec::new()) }),
         "big-confidence" => return Ok(Classification { confidence: 1.0 + f32::EPSILON, ..verdict(Vec::new()) }),
+        "invalid-utf8" => vec![not_text()],
         "log-flood" => flood(n),
         "long-line" => long_line(n),
         "print-flood" => print_flood(n),
@@ -145,6 +146,12 @@ fn verdict(labels: Vec<String>) -> Classification {
 #[expect(clippy::panic, reason = "it is what this component is for")]
 fn explode(what: &str) -> ! {
     panic!("it exploded while {what}");
+}
+
+#[expect(unsafe_code, reason = "it is to hand over bytes that are no text")]
+fn not_text() -> String {
+    // SAFETY: none; nobody but the host reads it.
+    unsafe { String::from_utf8_unchecked(vec![b'a', 0xff, 0xfe]) }
 }
 
 #[inline(never)]
