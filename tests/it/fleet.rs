@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use frontdesk_policy_engine::sha256_hex;
 use serde_json::{Value, json};
 
 use crate::host::{Ground, Host, PAGE, QUESTION, shipped_policies};
+
+const TONE: &str = "../components/tone-brand.wasm";
 
 /// A copy of the shipped policies that a test may change.
 pub fn own_policies() -> tempfile::TempDir {
@@ -359,7 +364,21 @@ async fn a_revision_goes_the_whole_way_by_the_api() {
     let ground = Ground::new().await;
     let host = host_on(&ground, policies.path()).await;
     let first = active(&host).unwrap();
-    let bundle = changed_bundle(&host, &first, DISCLOSURE, "You are writing to the automated assistant").await;
+    let mut bundle = changed_bundle(&host, &first, DISCLOSURE, "You are writing to the automated assistant").await;
+    // What the host has need not travel again.
+    let wasm = STANDARD.decode(bundle["components"][TONE].as_str().unwrap()).unwrap();
+    let digest = sha256_hex(&wasm);
+    let (status, answer) = host.admin("GET", &format!("/admin/components/{digest}?bytes=none"), None).await;
+    assert_eq!((status, answer), (200, json!({"digest": digest})));
+    let (_, answer) = host.admin("GET", &format!("/admin/components/{digest}"), None).await;
+    assert_eq!(STANDARD.decode(answer["wasm"].as_str().unwrap()).unwrap(), wasm);
+    let unknown = "0".repeat(64);
+    let (status, _) = host.admin("GET", &format!("/admin/components/{unknown}?bytes=none"), None).await;
+    assert_eq!(status, 404);
+    bundle["components"][TONE] = format!("sha256:{unknown}").into();
+    let (status, answer) = post(&host, "revisions", json!({"bundle": bundle, "to": "stage", "reason": "x"})).await;
+    assert!((400..500).contains(&status) && answer.to_string().contains(&unknown), "{status} {answer}");
+    bundle["components"][TONE] = format!("sha256:{digest}").into();
     let publish = json!({"bundle": bundle, "to": "shadow", "reason": "new words"});
     let (status, answer) = post(&host, "revisions", publish.clone()).await;
     assert_eq!((status, &answer["state"]), (200, &json!("shadow")), "{answer}");

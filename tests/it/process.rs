@@ -36,6 +36,27 @@ pub struct Process {
     log: Arc<Mutex<Vec<Value>>>,
 }
 
+/// The command line, as it was built with the tests (`cargo test --workspace`).
+fn policyctl_binary() -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_frontdesk-under-test")).with_file_name("policyctl");
+    assert!(path.is_file(), "{} is not there: run the tests with `--workspace`, which builds it", path.display());
+    path
+}
+
+impl Process {
+    /// What `policyctl` says about this host, whatever its exit code.
+    pub async fn policyctl(&self, arguments: &[&str]) -> String {
+        let output = Command::new(policyctl_binary())
+            .args(arguments)
+            .env("FRONTDESK_URL", format!("http://{}", self.address))
+            .env("FRONTDESK_ADMIN_TOKEN", ADMIN_TOKEN)
+            .output()
+            .await
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+}
+
 impl Installation {
     pub async fn new() -> Self {
         Self::with(|_| {}).await

@@ -131,7 +131,15 @@ async fn a_trip_is_logged_with_its_reason() {
     installation.drained().await;
     let logged = process.logged("a policy revision was taken out of service");
     assert_eq!(logged.len(), 1, "{logged:?}");
-    assert!(logged[0]["reason"].as_str().unwrap().contains("3 of 3 turns had a fault"), "{logged:?}");
+    let reason = logged[0]["reason"].as_str().unwrap();
+    // How often, and what: component, hook, function, kind.
+    for part in ["3 of 3 turns had a fault", "the latest: ", "(classify)", "classify: trap"] {
+        assert!(reason.contains(part), "{part:?} is not in {reason}");
+    }
+    // What the person at the command line sees.
+    let shown = process.policyctl(&["status"]).await;
+    assert!(shown.contains("quarantined") && shown.contains("3 of 3 turns had a fault"), "{shown}");
+    assert!(shown.contains("classify: trap"), "{shown}");
     let published = process.logged("the folder was published");
     for stage in ["read_ms", "settle_ms", "stage_ms", "gate_ms", "store_ms", "activate_ms", "total_ms"] {
         assert!(published.iter().all(|entry| entry[stage].is_u64()), "{stage}: {published:?}");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
+use frontdesk_policy_engine::{Level, RecordedTurn, replay};
 use frontdesk_server::app::{App, Roles};
 use frontdesk_server::knowledge::{NewDocument, format_from_name};
 use frontdesk_testkit::wire;
@@ -31,6 +32,8 @@ const MANY: usize = 64;
 /// A customer who asks more is somebody else: the escalation policy looks at long conversations.
 const QUESTIONS_PER_CUSTOMER: usize = 3;
 const REPLY_MAX: Duration = Duration::from_secs(30);
+/// Decisions that are judged again.
+const REPLAYS: i64 = 1_000;
 
 pub async fn measure(options: &Options) -> Result<Findings> {
     let ground = Ground::new().await?;
@@ -64,7 +67,30 @@ async fn run(options: &Options, pool: &PgPool, app: &Arc<App>, graph: &Arc<Graph
     few(options, pool, &crowd, &mut findings).await?;
     many(options, pool, &crowd, &mut findings).await?;
     check(pool, &crowd, &mut findings).await?;
+    replays(app, &mut findings).await?;
     Ok(findings)
+}
+
+/// The newest decisions, judged again by the revision that made them: every verdict must be the same to the byte.
+async fn replays(app: &App, findings: &mut Findings) -> Result<()> {
+    let serving = app.policies.current("default").context("no revision serves")?;
+    let (began, mut equal, mut judged) = (Instant::now(), 0, 0);
+    for decision in app.records.latest("default", REPLAYS).await? {
+        let recorded: RecordedTurn = serde_json::from_value(decision.record)?;
+        let replayed = replay(&serving.revision, &recorded).await;
+        judged += 1;
+        equal += u64::from(replayed.level == Level::Exact && replayed.differences(&recorded).is_empty());
+    }
+    if equal != judged {
+        findings.failures.push(format!("{} of {judged} replayed decisions differ from their records", judged - equal));
+    }
+    findings.rows.push(
+        Row::new(MEASURE, "recorded decisions replayed, equal to the byte", Figure::Count(equal))
+            .against("decisions", Figure::Count(judged))
+            .aim(Aim::RatioAtLeast(1.0)),
+    );
+    findings.notes.push(format!("{judged} decisions replayed in {:.1} s", began.elapsed().as_secs_f64()));
+    Ok(())
 }
 
 async fn few(options: &Options, pool: &PgPool, crowd: &Arc<Crowd>, findings: &mut Findings) -> Result<()> {

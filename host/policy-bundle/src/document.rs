@@ -6,7 +6,8 @@
 //!  "cases": {"cases/<name>": "<text>"}}
 //! ```
 //! It holds exactly the files that `chain.toml` names, but for components named by their digest, which the host may have,
-//! and those in a registry, which it can pull. Signatures may be left out.
+//! and those in a registry, which it can pull. A component that the host has already may be given as `sha256:<digest>`
+//! instead of base64 (`GET /admin/components/{digest}` says whether it has). Signatures may be left out.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ use crate::{BundleError, CASE_BYTES_MAX, CASE_FILES_MAX, CASES_BYTES_MAX, Read, 
 
 /// The version of the document's form.
 pub const FORMAT: u32 = 1;
+/// Begins a component that is named instead of given.
+const DIGEST_PREFIX: &str = "sha256:";
 
 /// A bundle as it travels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ pub struct Document {
     /// Settings by the name that the chain gives them.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
-    /// Components by the name that the chain gives them, in base64.
+    /// Components by the name that the chain gives them: base64, or `sha256:<digest>` of one that the host has.
     #[serde(default)]
     pub components: BTreeMap<String, String>,
     /// Signatures by the name of their component.
@@ -79,6 +82,13 @@ impl Document {
         Ok(document)
     }
 
+    /// Leaves out the bytes of a component that the host has.
+    pub fn omit(&mut self, path: &str, digest: &str) {
+        if let Some(given) = self.components.get_mut(path) {
+            *given = format!("{DIGEST_PREFIX}{digest}");
+        }
+    }
+
     /// The bundle of a document.
     ///
     /// # Errors
@@ -88,7 +98,7 @@ impl Document {
             return Err(problem("format", format!("{} was given, expected {FORMAT}", self.format)));
         }
         let mut files = BTreeMap::new();
-        let mut missing = Vec::new();
+        let (mut missing, mut known) = (Vec::new(), BTreeMap::new());
         for file in parse(&self.chain_toml)?.wanted_files() {
             let is_in_folder = file.is_in_folder();
             let WantedFile { path, kind } = file;
@@ -98,8 +108,18 @@ impl Document {
             let given = match kind {
                 FileKind::Settings => self.settings.remove(&path).map(String::into_bytes),
                 FileKind::Component => {
-                    let given = self.components.remove(&path).map(|text| STANDARD.decode(text)).transpose();
-                    given.map_err(|error| problem(format!("components.{path}"), format!("not base64: {error}")))?
+                    let text = self.components.remove(&path);
+                    if let Some(digest) = text.as_deref().and_then(|text| text.strip_prefix(DIGEST_PREFIX)) {
+                        if !is_sha256(digest) {
+                            let expected = format!("{DIGEST_PREFIX}{digest} has no 64 lower-case hex digits");
+                            return Err(problem(format!("components.{path}"), expected));
+                        }
+                        known.insert(path.clone(), digest.to_owned());
+                        None
+                    } else {
+                        let given = text.map(|text| STANDARD.decode(text)).transpose();
+                        given.map_err(|error| problem(format!("components.{path}"), format!("not base64: {error}")))?
+                    }
                 }
             };
             if let Some(signatures) = self.signatures.remove(&path) {
@@ -118,6 +138,7 @@ impl Document {
                 Some(bytes) => {
                     files.insert(path, bytes);
                 }
+                None if known.contains_key(&path) => {}
                 None if !is_in_folder => missing.push(path),
                 None => return Err(problem(path, "chain.toml names this file, and the document has it not")),
             }
@@ -126,7 +147,7 @@ impl Document {
             return Err(problem(path, "chain.toml does not name this file"));
         }
         self.check_cases()?;
-        Ok(Read { bundle: Bundle { chain_toml: self.chain_toml, files, cases: self.cases }, missing })
+        Ok(Read { bundle: Bundle { chain_toml: self.chain_toml, files, cases: self.cases }, missing, known })
     }
 
     fn check_cases(&self) -> Result<(), BundleError> {
@@ -148,6 +169,10 @@ impl Document {
         }
         Ok(())
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 fn parse(chain_toml: &str) -> Result<ChainSpec, BundleError> {
@@ -195,6 +220,19 @@ on_fault = "human"
         let read = serde_json::from_str::<Document>(&text).unwrap().into_bundle().unwrap();
         assert_eq!(read.bundle, bundle());
         assert_eq!(read.missing, [format!("sha256:{}", "0".repeat(64))]);
+    }
+
+    #[test]
+    fn a_component_that_the_host_has_need_not_travel() {
+        let mut document = Document::of(&bundle()).unwrap();
+        let digest = "ab".repeat(32);
+        document.omit("../components/a.wasm", &digest);
+        let read = document.clone().into_bundle().unwrap();
+        assert!(!read.bundle.files.contains_key("../components/a.wasm"));
+        assert_eq!(read.known, [("../components/a.wasm".to_owned(), digest)].into());
+        document.omit("../components/a.wasm", "ABCD");
+        let said = document.into_bundle().unwrap_err().to_string();
+        assert!(said.contains("components.../components/a.wasm: sha256:ABCD has no 64"), "{said}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn read(folder: &Path) -> Result<Read, BundleError> {
         }
     }
     let cases = read_cases(&folder.join("cases"))?;
-    Ok(Read { bundle: Bundle { chain_toml, files, cases }, missing })
+    Ok(Read { bundle: Bundle { chain_toml, files, cases }, missing, known: BTreeMap::new() })
 }
 
 /// The golden cases; none when there is no such folder.

@@ -11,6 +11,7 @@
 pub mod document;
 pub mod folder;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use frontdesk_policy_engine::load::{COMPONENT_BYTES_MAX, SETTINGS_BYTES_MAX};
@@ -32,6 +33,9 @@ pub struct Read {
     pub bundle: Bundle,
     /// Components that no file holds: keys of [`Bundle::files`], `sha256:<digest>` or `oci://…`.
     pub missing: Vec<String>,
+    /// Components that a document left out because the host has them: their SHA-256 digests in lower-case hex, by their key
+    /// in [`Bundle::files`].
+    pub known: BTreeMap<String, String>,
 }
 
 /// Why there is no bundle.

@@ -16,8 +16,8 @@
 //!
 //! A recorded decision is compared with what the active revision says of it, not with what was said at the time: what
 //! earlier changes changed is not held against this one. Routes follow from the classifier alone, so they count whatever
-//! the [`Level`](crate::Level) of the replay; faults and fuel count where the replay is exact or would only differ in the
-//! draft.
+//! the [`Level`](crate::Level) of the replay; and so do faults, because a call that was made did fault, whichever draft it
+//! was given. Fuel counts where the same calls are made: the replay is exact, or would only differ in the draft.
 
 use serde::{Deserialize, Serialize};
 

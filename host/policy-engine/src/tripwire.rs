@@ -113,11 +113,12 @@ impl Tripwire {
         }
         let fault_rate = share(own.faulted, own.turns);
         if own.faulted >= self.faults_min.into() && fault_rate > self.fault_rate_max {
-            let (faulted, turns) = (own.faulted, own.turns);
-            return Some(Trip::Faults { faulted, turns, rate: fault_rate, limit: self.fault_rate_max });
+            let (faulted, turns, latest) = (own.faulted, own.turns, own.latest_fault.clone());
+            return Some(Trip::Faults { faulted, turns, rate: fault_rate, limit: self.fault_rate_max, latest });
         }
         if own.deadline_misses > self.deadline_misses_max.into() {
-            return Some(Trip::DeadlineMisses { missed: own.deadline_misses, limit: self.deadline_misses_max });
+            let (missed, limit, latest) = (own.deadline_misses, self.deadline_misses_max, own.latest_fault.clone());
+            return Some(Trip::DeadlineMisses { missed, limit, latest });
         }
         let enough = u64::from(self.turns_min);
         let other = other.filter(|other| own.turns >= enough && other.turns >= enough)?;
@@ -159,6 +160,8 @@ pub enum Trip {
         rate: f64,
         /// The largest share allowed.
         limit: f64,
+        /// The latest of them.
+        latest: Option<String>,
     },
     /// Too many turns with a call past its deadline.
     DeadlineMisses {
@@ -166,6 +169,8 @@ pub enum Trip {
         missed: u64,
         /// How many are allowed.
         limit: u32,
+        /// The latest fault.
+        latest: Option<String>,
     },
     /// Too many more turns for people than the other.
     Escalations {
@@ -200,15 +205,19 @@ impl Trip {
 
 impl std::fmt::Display for Trip {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let latest =
+            |latest: &Option<String>| latest.as_ref().map(|fault| format!("; the latest: {fault}")).unwrap_or_default();
         match self {
-            Self::Faults { faulted, turns, rate, limit } => write!(
+            Self::Faults { faulted, turns, rate, limit, latest: fault } => write!(
                 f,
-                "{faulted} of {turns} turns had a fault ({:.1} %; fault_rate_max is {:.1} %)",
+                "{faulted} of {turns} turns had a fault ({:.1} %; fault_rate_max is {:.1} %){}",
                 rate * 100.0,
-                limit * 100.0
+                limit * 100.0,
+                latest(fault)
             ),
-            Self::DeadlineMisses { missed, limit } => {
-                write!(f, "{missed} turns had a call past its deadline; deadline_misses_max is {limit}")
+            Self::DeadlineMisses { missed, limit, latest: fault } => {
+                let fault = latest(fault);
+                write!(f, "{missed} turns had a call past its deadline; deadline_misses_max is {limit}{fault}")
             }
             Self::Escalations { rate, other } => write!(
                 f,
@@ -226,10 +235,10 @@ impl std::fmt::Display for Trip {
 }
 
 /// What is counted of one turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TurnCount {
-    /// Whether any of its calls faulted.
-    pub is_faulted: bool,
+    /// The first fault of its calls, as [`Fault`](crate::Fault)'s `Display` says it: free of the guest's words.
+    pub fault: Option<String>,
     /// Whether any of its calls ran past its deadline.
     pub missed_deadline: bool,
     /// Whether it went to a person.
@@ -251,16 +260,26 @@ pub struct Counts {
     pub escalated: u64,
     /// How much fuel they used.
     pub fuel: FuelHistogram,
+    /// The latest fault, shortened to [`FAULT_BYTES_MAX`]: which component, function and limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_fault: Option<String>,
 }
+
+/// Longest fault that is kept beside the numbers, in bytes.
+pub const FAULT_BYTES_MAX: usize = 300;
 
 impl Counts {
     /// Counts a turn.
     pub fn add(&mut self, turn: TurnCount) {
         self.turns += 1;
-        self.faulted += u64::from(turn.is_faulted);
+        self.faulted += u64::from(turn.fault.is_some());
         self.deadline_misses += u64::from(turn.missed_deadline);
         self.escalated += u64::from(turn.is_escalated);
         self.fuel.add(turn.fuel);
+        if let Some(mut fault) = turn.fault {
+            fault.truncate(fault.floor_char_boundary(FAULT_BYTES_MAX));
+            self.latest_fault = Some(fault);
+        }
     }
 
     /// Adds what another has counted.
@@ -270,6 +289,9 @@ impl Counts {
         self.deadline_misses += other.deadline_misses;
         self.escalated += other.escalated;
         self.fuel.merge(&other.fuel);
+        if other.latest_fault.is_some() {
+            self.latest_fault.clone_from(&other.latest_fault);
+        }
     }
 }
 
@@ -386,8 +408,8 @@ mod tests {
     fn counts(turns: u64, faulted: u64, deadline_misses: u64, escalated: u64, fuel: u64) -> Counts {
         let mut counts = Counts::default();
         for n in 0..turns {
-            let (is_faulted, missed_deadline) = (n < faulted, n < deadline_misses);
-            counts.add(TurnCount { is_faulted, missed_deadline, is_escalated: n < escalated, fuel });
+            let (fault, missed_deadline) = ((n < faulted).then(|| format!("fault {n}")), n < deadline_misses);
+            counts.add(TurnCount { fault, missed_deadline, is_escalated: n < escalated, fuel });
         }
         counts
     }
@@ -462,16 +484,16 @@ mod tests {
     #[test]
     fn a_window_forgets_what_is_older_and_survives_a_clock_set_back() {
         let mut window = Window::new(30);
-        let turn = TurnCount { is_faulted: true, ..TurnCount::default() };
-        window.add(1_000_000, turn);
-        window.add(1_010_000, turn);
+        let turn = TurnCount { fault: Some("ü".repeat(FAULT_BYTES_MAX)), ..TurnCount::default() };
+        window.add(1_000_000, turn.clone());
+        window.add(1_010_000, turn.clone());
         assert_eq!(window.counts(1_029_999).faulted, 2);
         assert_eq!(window.counts(1_030_000).faulted, 1);
-        window.add(900_000, turn);
+        window.add(900_000, turn.clone());
         assert_eq!(window.counts(1_030_000).faulted, 2);
         assert_eq!(window.counts(2_000_000), Counts::default());
         for second in 0..100_000 {
-            window.add(3_000_000 + second * 1_000, turn);
+            window.add(3_000_000 + second * 1_000, turn.clone());
         }
         assert!(window.slices.len() <= 30, "{}", window.slices.len());
     }

@@ -16,6 +16,7 @@
 //! | `GET /admin/policies` | what each chain and each replica runs, the latest revisions and changes of state |
 //! | `GET /admin/policies/{chain}/revisions/{id}` | a revision as a bundle |
 //! | `POST /admin/policies/{chain}/revisions`, `…/promote`, `…/activate`, `…/canary`, `…/shadow`, `…/rollback`, `…/unquarantine` | publish a bundle; move a revision |
+//! | `GET /admin/components/{digest}` | a stored component by its SHA-256 digest; `bytes=none` says only whether it is there |
 //! | `GET /admin/policies/{chain}/shadow` | what the chain's shadow would have changed, in codes and numbers |
 //! | `GET /admin/audit` | who did what |
 //! | `GET /admin/conversations`, `GET /admin/conversations/{id}` | conversations; one with transcript, ticket, window |
@@ -69,6 +70,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/status", get(status::status))
         .route("/policies", get(policies::list))
         .route("/policies/{chain}/revisions/{id}", get(policies::revision))
+        .route("/components/{digest}", get(policies::component))
         .route("/policies/{chain}/promote", post(policies::activate))
         .route("/policies/{chain}/activate", post(policies::activate))
         .route("/policies/{chain}/canary", post(policies::canary))

@@ -75,7 +75,7 @@ async fn home(State(app): State<Arc<App>>) -> Response {
 
 async fn metrics_page(State(app): State<Arc<App>>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], app.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, kind)], app.metrics.render() + &gauges::policy_info(&app.policies)).into_response()
 }
 
 /// What `/readyz` says.

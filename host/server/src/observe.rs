@@ -77,7 +77,7 @@ impl Observer {
         if turn.revision.is_empty() {
             return;
         }
-        self.windows.count(&turn.chain, &turn.revision, tripwire::Kind::Served, turn.count);
+        self.windows.count(&turn.chain, &turn.revision, tripwire::Kind::Served, turn.count.clone());
         // The shadow is compared with the active revision; a canary's turn shows another one.
         if turn.slot == Slot::Active && self.policies.shadow(&turn.chain).is_some() {
             self.queue.offer(turn);

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{TimeDelta, Utc};
 use frontdesk_policy_bundle::{Document, Read};
-use frontdesk_policy_engine::{Bundle, Engine, Revision};
+use frontdesk_policy_engine::{Bundle, Engine, Revision, sha256_hex};
 use serde_json::Value;
 
 use crate::admin::AdminClient;
@@ -36,10 +38,27 @@ pub async fn bundle(given: &str, chain: &str, remote: &RemoteOptions) -> Result<
     let mut answer = client.get(&["policies", chain, "revisions", given], &[]).await?;
     let document: Document = serde_path_to_error::deserialize(answer["bundle"].take())
         .map_err(|error| Failure::unreachable(format!("the host's bundle cannot be read: {error}")))?;
-    let Read { bundle, missing } = document.into_bundle().map_err(Failure::input)?;
-    match missing.first() {
+    let Read { bundle, missing, known } = document.into_bundle().map_err(Failure::input)?;
+    match missing.first().or_else(|| known.values().next()) {
         None => Ok(bundle),
         Some(digest) => Err(Failure::unreachable(format!("the host's bundle lacks the component {digest}"))),
+    }
+}
+
+/// A component that the host has stored, by its SHA-256 digest.
+pub async fn component(digest: &str, remote: &RemoteOptions) -> Result<Vec<u8>, Failure> {
+    let client = AdminClient::new(remote)?;
+    let answer = client.find(&["components", digest], &[]).await?;
+    let answer = answer.ok_or_else(|| {
+        Failure::input(format!(
+            "the host has no component sha256:{digest}; `policyctl status --json` lists what it runs"
+        ))
+    })?;
+    let wasm = STANDARD.decode(answer["wasm"].as_str().unwrap_or_default()).unwrap_or_default();
+    if sha256_hex(&wasm) == digest {
+        Ok(wasm)
+    } else {
+        Err(Failure::unreachable(format!("the host's component sha256:{digest} arrived damaged")))
     }
 }
 

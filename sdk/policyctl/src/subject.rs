@@ -125,7 +125,7 @@ impl Subject {
 /// Reads a chain's folder. A component that the chain names by its digest is looked for in the folder `components` beside
 /// the chain, where the host would ask its store.
 pub fn bundle(folder: &Path) -> Result<Bundle, Failure> {
-    let Read { mut bundle, missing } = frontdesk_policy_bundle::read(folder).map_err(Failure::input)?;
+    let Read { mut bundle, missing, known: _ } = frontdesk_policy_bundle::read(folder).map_err(Failure::input)?;
     oci::complete(&mut bundle)?;
     for wanted in missing.into_iter().filter(|wanted| !oci::is_oci(wanted)) {
         let bytes = by_digest(folder, &wanted)?;

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use frontdesk_policy_bundle::Document;
 use frontdesk_policy_engine::rollout::{CanaryStep, STEP_MINUTES_MAX, STEPS_MAX};
 use serde::Deserialize;
@@ -76,6 +78,37 @@ pub async fn revision(
     let bundle = app.policies.bundle_of(&chain, &id).await?;
     let document = Document::of(&bundle).map_err(PolicyError::from)?;
     Ok(Json(json!({ "revision": row, "bundle": document })))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Bytes {
+    None,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComponentParams {
+    /// `none`: only whether it is there.
+    bytes: Option<Bytes>,
+}
+
+/// A stored component.
+pub async fn component(
+    State(app): State<Arc<App>>,
+    Path(digest): Path<String>,
+    Params(params): Params<ComponentParams>,
+) -> Result<Json<Value>, AdminError> {
+    if params.bytes == Some(Bytes::None) {
+        return match db::revisions::has_component(&app.pool, &digest).await? {
+            true => Ok(Json(json!({ "digest": digest }))),
+            false => Err(AdminError::not_found("component", digest)),
+        };
+    }
+    let wasm = db::revisions::component(&app.pool, &digest)
+        .await?
+        .ok_or_else(|| AdminError::not_found("component", &digest))?;
+    Ok(Json(json!({ "digest": digest, "wasm": STANDARD.encode(wasm) })))
 }
 
 /// Where a revision is to go, in the words of a request.

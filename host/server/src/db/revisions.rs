@@ -259,6 +259,13 @@ pub async fn component(pool: &PgPool, digest: &str) -> sqlx::Result<Option<Vec<u
     sqlx::query_scalar("select wasm from policy_components where digest = $1").bind(digest).fetch_optional(pool).await
 }
 
+pub async fn has_component(pool: &PgPool, digest: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists(select 1 from policy_components where digest = $1)")
+        .bind(digest)
+        .fetch_one(pool)
+        .await
+}
+
 /// What was staged last and waits.
 pub async fn newest_staged(pool: &PgPool, chain: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar(

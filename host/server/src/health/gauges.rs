@@ -3,7 +3,6 @@
 //! Every replica does both: the gauges describe the shared database, so a scrape of any replica sees them, and two
 //! prunings at once only delete the same rows.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::app::App;
 use crate::db;
 use crate::embedded::EngineStatus;
 use crate::pages;
+use crate::policies::Policies;
 use crate::queue::pause;
 use crate::records;
 
@@ -52,7 +52,6 @@ fn describe() {
     describe_gauge!("frontdesk_page_fields_missing", "Events of the Page that Meta does not send");
     describe_gauge!("frontdesk_page_scopes_missing", "Permissions that the Page's token lacks");
     describe_gauge!("frontdesk_page_health_age_seconds", Unit::Seconds, "Since Meta was last asked about the Page");
-    describe_gauge!("frontdesk_policy_info", "1 for the revision in each place of a chain, 0 for those it replaced");
     describe_gauge!("frontdesk_shadow_waiting", "Committed turns that wait for a shadow");
     describe_gauge!("frontdesk_engine_up", "1 when the embedded engine answers");
     describe_gauge!("frontdesk_engine_restarts", "How often the embedded engine was started again");
@@ -60,9 +59,8 @@ fn describe() {
 
 async fn gauge_loop(app: Arc<App>, stop: CancellationToken) {
     gauge!("frontdesk_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    let mut revisions = HashSet::new();
     loop {
-        set_gauges(&app, &mut revisions).await;
+        set_gauges(&app).await;
         // Without upkeep, histograms that nobody scrapes grow without bound.
         app.metrics.run_upkeep();
         if !pause(GAUGES_EVERY, &stop).await {
@@ -71,12 +69,11 @@ async fn gauge_loop(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-async fn set_gauges(app: &App, revisions: &mut HashSet<PolicyInfo>) {
+async fn set_gauges(app: &App) {
     gauge!("frontdesk_uptime_seconds").set(app.started.elapsed().as_secs_f64());
     gauge!("frontdesk_redis_up").set(flag(app.queue.is_healthy()));
     gauge!("frontdesk_inbox_deliveries_waiting").set(app.inbox.waiting() as f64);
     gauge!("frontdesk_shadow_waiting").set(app.observer.shadow_waiting() as f64);
-    set_policy_gauges(app, revisions);
     if let Some(engines) = &app.engines {
         let status = engines.status();
         set_engine_gauges("postgres", status.postgres.as_ref());
@@ -114,30 +111,26 @@ fn set_fact_gauges(facts: &Facts) {
     }
 }
 
-/// Chain, place, revision.
-type PolicyInfo = (String, &'static str, String);
-
-/// A replaced revision goes to 0 instead of staying at 1 beside the new one.
-fn set_policy_gauges(app: &App, seen: &mut HashSet<PolicyInfo>) {
-    let set = |(chain, slot, revision): &PolicyInfo, value| {
-        let (chain, revision) = (chain.clone(), revision.clone());
-        gauge!("frontdesk_policy_info", "chain" => chain, "slot" => *slot, "revision" => revision).set(value);
-    };
-    let mut serving = HashSet::new();
-    for chain in app.policies.chains() {
-        let slots = app.policies.slots(chain);
+/// Which revision is in each place of each chain, as Prometheus text of the moment. Not a gauge of the recorder's, which
+/// keeps a series for every revision that ever served: on a host whose policies change often they would grow for ever.
+pub fn policy_info(policies: &Policies) -> String {
+    let mut text = String::from(
+        "# HELP frontdesk_policy_info 1 for the revision in each place of a chain\n# TYPE frontdesk_policy_info gauge\n",
+    );
+    for chain in policies.chains() {
+        let slots = policies.slots(chain);
         let canary = slots.canary.as_ref().map(|canary| &canary.serving);
         for (slot, held) in [("active", slots.active.as_ref()), ("canary", canary), ("shadow", slots.shadow.as_ref())] {
-            serving.extend(held.map(|held| (chain.clone(), slot, held.id().to_owned())));
+            if let Some(held) = held {
+                // Neither needs an escape: a chain's name is a plain one (`settings::is_plain_name`), a revision hex digits.
+                text.push_str(&format!(
+                    "frontdesk_policy_info{{chain=\"{chain}\",slot=\"{slot}\",revision=\"{}\"}} 1\n",
+                    held.id()
+                ));
+            }
         }
     }
-    for gone in seen.difference(&serving) {
-        set(gone, 0.0);
-    }
-    for now in &serving {
-        set(now, 1.0);
-    }
-    *seen = serving;
+    text
 }
 
 fn set_engine_gauges(engine: &'static str, status: Option<&EngineStatus>) {

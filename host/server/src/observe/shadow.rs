@@ -159,7 +159,7 @@ impl Shadow {
         // A turn that only its classifier judged has no fuel and no end to compare.
         if replayed.level != Level::NoDraftRecorded || replayed.turn_calls().faults().next().is_some() {
             self.windows.count(&turn.chain, id, Kind::Shadow, shadow_count(&replayed));
-            self.windows.count(&turn.chain, id, Kind::BesideShadow, turn.count);
+            self.windows.count(&turn.chain, id, Kind::BesideShadow, turn.count.clone());
         }
         if let Err(refused) = self.results.try_send(result(&turn, id, &recorded, &replayed)) {
             dropped(&refused.into_inner().chain, "writer-full");
@@ -169,8 +169,10 @@ impl Shadow {
 
 /// What counts for the tripwire. Deadlines do not: these threads get what time the turns leave, and fuel is the contract.
 fn shadow_count(replayed: &Replayed) -> TurnCount {
+    let calls = replayed.turn_calls();
+    let mut faults = calls.faults().filter(|fault| !matches!(fault.kind, FaultKind::Deadline { .. }));
     TurnCount {
-        is_faulted: replayed.turn_calls().faults().any(|fault| !matches!(fault.kind, FaultKind::Deadline { .. })),
+        fault: faults.next().map(ToString::to_string),
         missed_deadline: false,
         is_escalated: replayed.conclusion.outcome == "ticket",
         fuel: replayed.turn_calls().fuel_used(),

@@ -135,7 +135,7 @@ impl DecisionRecord {
             escalate: self.escalate.as_ref(),
         };
         TurnCount {
-            is_faulted: calls.faults().next().is_some(),
+            fault: calls.faults().next().map(ToString::to_string),
             missed_deadline: calls.faults().any(|fault| matches!(fault.kind, FaultKind::Deadline { .. })),
             is_escalated: outcome == "ticket",
             fuel: calls.fuel_used(),

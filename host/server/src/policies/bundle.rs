@@ -28,9 +28,12 @@ pub async fn read(
 
 /// Finds the components that are named by their digest alone or in a registry, and the signatures that are stored.
 pub async fn complete(pool: &PgPool, provenance: &Provenance, chain: &str, read: Read) -> Result<Bundle, PolicyError> {
-    let Read { mut bundle, missing } = read;
-    for wanted in missing.into_iter().filter(|wanted| wanted.starts_with("sha256:")) {
-        let digest = wanted.trim_start_matches("sha256:").to_owned();
+    let Read { mut bundle, missing, known } = read;
+    let named = missing.into_iter().filter_map(|wanted| {
+        let digest = wanted.strip_prefix("sha256:")?.to_owned();
+        Some((wanted, digest))
+    });
+    for (wanted, digest) in named.chain(known) {
         let wasm = db::revisions::component(pool, &digest).await?.ok_or(PolicyError::UnknownDigest { digest })?;
         bundle.files.insert(wanted, wasm);
     }

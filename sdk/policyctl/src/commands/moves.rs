@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use frontdesk_policy_bundle::Document;
+use frontdesk_policy_engine::{Bundle, sha256_hex};
 use serde_json::{Map, Value, json};
 
 use crate::admin::AdminClient;
@@ -191,7 +192,7 @@ pub async fn publish(options: &Publish) -> Outcome {
     let engine = subject::engine()?;
     let bundle = subject::bundle(&options.folder)?;
     let local = subject::stage(&engine, &options.folder)?.id().to_string();
-    let document = Document::of(&bundle).map_err(Failure::input)?;
+    let mut document = Document::of(&bundle).map_err(Failure::input)?;
     let chain = match &options.chain {
         Some(chain) => chain.clone(),
         None => folder_name(&options.folder)?,
@@ -202,11 +203,12 @@ pub async fn publish(options: &Publish) -> Outcome {
         (_, _, true) => "activate",
         _ => "stage",
     };
+    let client = AdminClient::new(&options.why.remote)?;
+    leave_out_known(&client, &bundle, &mut document).await?;
     let mut body = body(None, options.force, &options.why);
     body.insert("bundle".into(), json!(document));
     body.insert("to".into(), to.into());
     options.share.put_into(&mut body);
-    let client = AdminClient::new(&options.why.remote)?;
     let path = ["policies", &chain, "revisions"];
     let answer = client.post(&path, &options.why.actor, &Value::Object(body)).await?;
     if answer["revision"].as_str().is_some_and(|remote| remote != local) {
@@ -216,6 +218,19 @@ pub async fn publish(options: &Publish) -> Outcome {
         )));
     }
     report(&answer)
+}
+
+/// A change of settings needs no upload of components that the host has.
+async fn leave_out_known(client: &AdminClient, bundle: &Bundle, document: &mut Document) -> Result<(), Failure> {
+    let paths: Vec<String> = document.components.keys().cloned().collect();
+    for path in paths {
+        let Some(wasm) = bundle.files.get(&path) else { continue };
+        let digest = sha256_hex(wasm);
+        if client.find(&["components", &digest], &[("bytes", "none".to_owned())]).await?.is_some() {
+            document.omit(&path, &digest);
+        }
+    }
+    Ok(())
 }
 
 fn folder_name(folder: &std::path::Path) -> Result<String, Failure> {

@@ -28,8 +28,9 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = source::span)]
     pub last: Option<TimeDelta>,
     /// What judges them: a chain's folder, a revision that the host has stored (its id, or the first digits), or a
-    /// component (a .wasm file) in the place of the one of the same name in the revision that decided.
-    #[arg(long = "with", value_name = "DIR|REVISION|FILE.wasm")]
+    /// component in the place of the one of the same name in the revision that decided: a .wasm file, or
+    /// sha256:DIGEST of one that the host has stored.
+    #[arg(long = "with", value_name = "DIR|REVISION|FILE.wasm|sha256:DIGEST")]
     pub with: String,
     /// The chain's name on the host.
     #[arg(long, value_name = "NAME", default_value = "default")]
@@ -88,13 +89,18 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
             Some(RecordSource::open(&from, chain_name, options.limit, remote)?)
         }
     };
-    let revision = if with.ends_with(".wasm") {
+    let digest = with.strip_prefix("sha256:").map(str::to_ascii_lowercase);
+    let revision = if digest.is_some() || with.ends_with(".wasm") {
         let decided = one.as_ref().and_then(|record| record.recorded.revision_id());
         let decided = decided.ok_or_else(|| {
-            Failure::input("--with FILE.wasm is for one DECISION: it takes the place of a component in its revision")
+            Failure::input("--with a component is for one DECISION: it takes the place of a component in its revision")
         })?;
         let chain = one.as_ref().map_or(chain_name.as_str(), |record| record.recorded.chain.as_str());
-        runtime.block_on(with_component(&engine, Path::new(with), &decided, chain, remote))?
+        let wasm = match &digest {
+            Some(digest) => runtime.block_on(source::component(digest, remote))?,
+            None => subject::read_component(Path::new(with))?,
+        };
+        runtime.block_on(with_component(&engine, Path::new(with), wasm, &decided, chain, remote))?
     } else {
         runtime.block_on(source::revision(&engine, with, chain_name, remote))?
     };
@@ -128,11 +134,12 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
 async fn with_component(
     engine: &Engine,
     file: &Path,
+    wasm: Vec<u8>,
     decided: &str,
     chain: &str,
     remote: &RemoteOptions,
 ) -> Result<Revision, Failure> {
-    let (wasm, inspection) = subject::inspect(engine, file)?;
+    let inspection = subject::inspect_bytes(engine, file, &wasm)?;
     let Some(name) = inspection.description.map(|description| description.name) else {
         let problem = inspection.problem.unwrap_or_default();
         return Err(Failure::refused(format!("{} cannot be asked for its name: {problem}", file.display())));

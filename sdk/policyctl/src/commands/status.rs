@@ -68,7 +68,7 @@ fn text(answer: &Value) -> String {
         let revision =
             change["revision"].as_str().map_or(String::new(), |_| format!(" {}", short(&change["revision"])));
         let [at, chain, state, actor] = ["at", "chain", "state", "actor"].map(|field| said(&change[field]));
-        let reason = words::one_line(change["reason"].as_str().unwrap_or_default(), 160);
+        let reason = words::one_line(change["reason"].as_str().unwrap_or_default(), 400);
         let _ = writeln!(out, "  {at} {chain} {state}{revision} by {actor}: {reason}");
     }
     out

@@ -73,6 +73,16 @@ fn every_case_of_the_default_chain_passes() {
     assert!(items(&report["cases"]).iter().all(fuel));
 }
 
+/// Trying another of the tones that the settings offer is the first thing that a Page's owner does: it must not be refused.
+#[test]
+fn every_named_tone_passes_the_default_chains_cases() {
+    for tone in ["formal", "concise", "playful"] {
+        let chains = Chains::new();
+        chains.change("tone-brand.toml", "tone = \"friendly\"", &format!("tone = \"{tone}\""));
+        policyctl(&["test", &chains.text()]).ended(0);
+    }
+}
+
 #[test]
 fn a_case_that_does_not_hold_is_shown_with_the_difference() {
     let chains = Chains::new();

@@ -249,13 +249,22 @@ fn what_the_host_refuses_has_its_exit_code() {
 fn a_chain_is_published_as_it_lies_in_its_folder() {
     let chains = Chains::new();
     let folder = chains.dir().display().to_string();
-    let (url, asked) = host(1, |_| (422, json!({ "error": { "code": "refused", "message": "no" } })));
+    // The host has one of the four components.
+    let wasm = std::fs::read(chains.dir().join("../components/classify-rules.wasm")).unwrap();
+    let known = frontdesk_policy_engine::sha256_hex(&wasm);
+    let has = format!("/admin/components/{known}?bytes=none");
+    let (url, asked) = host(5, move |path| match path {
+        path if path == has => (200, json!({})),
+        path if path.starts_with("/admin/components/") => error(404, "not_found"),
+        _ => (422, json!({ "error": { "code": "refused", "message": "no" } })),
+    });
     ask(&["publish", &folder, "--shadow", "--reason", "new words", "--as", "ada"], &url).ended(3);
     let asked = asked.join().unwrap();
-    let body = body_of(&asked[0], "/admin/policies/default/revisions");
+    let body = body_of(asked.last().unwrap(), "/admin/policies/default/revisions");
     assert_eq!((&body["to"], &body["reason"]), (&json!("shadow"), &json!("new words")));
     let bundle = &body["bundle"];
     assert!(bundle["settings"]["tone-brand.toml"].as_str().unwrap().contains("language"));
+    assert_eq!(bundle["components"]["../components/classify-rules.wasm"], json!(format!("sha256:{known}")));
     assert!(bundle["components"]["../components/tone-brand.wasm"].as_str().unwrap().len() > 10_000);
     assert!(bundle["cases"]["cases/classify.toml"].as_str().unwrap().contains("[[case]]"));
     // A mistake is found here, and the host is not asked.
