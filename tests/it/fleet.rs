@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use frontdesk_policy_engine::sha256_hex;
+use frontdesk_server::db::rollouts::{self, Cause, Changed};
+use frontdesk_server::policies::rollout::Move;
 use serde_json::{Value, json};
 
 use crate::host::{Ground, Host, PAGE, QUESTION, shipped_policies};
@@ -48,7 +50,7 @@ fn edit(policies: &Path, file: &str, from: &str, to: &str) {
     replace(&path, text.replacen(from, to, 1));
 }
 
-const DISCLOSURE: &str = "You are chatting with the automated assistant";
+pub const DISCLOSURE: &str = "You are chatting with the automated assistant";
 
 /// Gives the chain's first words another text. A golden case wants the automated assistant named in it.
 fn reword(policies: &Path, words: &str) {
@@ -92,7 +94,7 @@ async fn post(host: &Host, what: &str, body: Value) -> (u16, Value) {
 }
 
 /// The bundle of a revision with a text of its settings changed.
-async fn changed_bundle(host: &Host, revision: &str, from: &str, to: &str) -> Value {
+pub async fn changed_bundle(host: &Host, revision: &str, from: &str, to: &str) -> Value {
     let (status, answer) = host.admin("GET", &format!("/admin/policies/default/revisions/{revision}"), None).await;
     assert_eq!(status, 200, "{answer}");
     let mut bundle = answer["bundle"].clone();
@@ -208,6 +210,13 @@ async fn a_replica_that_cannot_stage_says_why_and_keeps_serving() {
     one.ask("1701", QUESTION).await;
     one.drained().await;
     assert_eq!(one.turns("1701").await[0]["revision"], json!(first));
+    // A start finds nothing that it could go on with: its folder stands in, and the row stays as it is.
+    let one = one.restart().await;
+    assert_eq!(active(&one).as_ref(), Some(&first));
+    let status = chain(&one).await;
+    assert!(status["folder"].as_str().is_some_and(|note| note.contains("stands in")), "{status}");
+    one.until("it says why again", async || chain(&one).await["problem"].is_string()).await;
+    assert_eq!(overview(&one).await["rollouts"][0]["active"], json!(second));
     // Back to what can be staged: the complaint goes.
     let (status, answer) = post(&one, "rollback", json!({"revision": first, "reason": "damaged"})).await;
     assert_eq!(status, 200, "{answer}");
@@ -246,6 +255,12 @@ async fn the_gate_refuses_what_fails_its_cases_and_a_person_may_overrule_it() {
     let second = rejected["revision"].as_str().unwrap().to_owned();
     assert_eq!((&rejected["gate"]["passed"], &rejected["gate"]["golden"]["failed"]), (&json!(false), &json!(1)));
     assert_eq!(states_of(&host, &second).await, ["staged", "rejected"]);
+
+    // There is no going back to what never served.
+    let back = json!({"revision": second, "reason": "round the gate"});
+    let (status, answer) = post(&host, "rollback", back).await;
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("state")), "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("never served"), "{answer}");
 
     // Without force it stays out; force needs a reason, and is audited.
     let (status, answer) = post(&host, "promote", json!({"revision": second, "reason": "try"})).await;
@@ -292,6 +307,13 @@ async fn a_tripped_revision_is_out_everywhere_and_not_loaded_again() {
     let (status, answer) = post(&one, "activate", json!({"revision": second, "reason": "again"})).await;
     assert_eq!((status, &answer["error"]["code"]), (409, &json!("quarantined")), "{answer}");
 
+    // What was looked at before the quarantine and moves after it comes too late.
+    let cause = Cause { actor: "ada", reason: "promoted meanwhile", action: "policy.activate", forced: false };
+    let made = Move::Activate { revision: second.clone(), origin: "api" };
+    let changed = rollouts::change(one.pool(), "default", &cause, |row, now| made.apply(row, now)).await.unwrap();
+    assert!(matches!(&changed, Changed::Quarantined(revision) if *revision == second), "{changed:?}");
+    assert_eq!(state_of(&one, &second).await, "quarantined");
+
     // A person lifts it, with a reason.
     let (status, answer) =
         post(&one, "unquarantine", json!({"revision": second, "reason": "the model was down"})).await;
@@ -308,6 +330,33 @@ async fn a_tripped_revision_is_out_everywhere_and_not_loaded_again() {
     let tripped = alone.app.policies.trip("default", &only, "too many faults").await;
     assert_eq!(tripped, frontdesk_server::policies::Tripped::NothingBefore);
     assert_eq!(active(&alone), Some(only));
+}
+
+#[tokio::test]
+async fn thresholds_change_without_a_new_revision_and_only_when_the_gate_lets_them() {
+    let policies = own_policies();
+    let ground = Ground::new().await;
+    let one = host_on(&ground, policies.path()).await;
+    let other = host_on(&ground, own_policies().path()).await;
+    let first = active(&one).unwrap();
+    let faults_min = |host: &Host| host.app.policies.current("default").unwrap().revision.spec().tripwire.faults_min;
+    let chain_toml = policies.path().join("default/chain.toml");
+    let text = std::fs::read_to_string(&chain_toml).unwrap();
+    std::fs::write(&chain_toml, format!("{text}\n[tripwire]\nfaults_min = 7\n")).unwrap();
+    for host in [&one, &other] {
+        host.until("the threshold holds", async || faults_min(host) == 7).await;
+        assert_eq!(active(host).as_ref(), Some(&first));
+    }
+
+    // What the gate refuses changes nothing about the revision that serves, also for who stages it again.
+    let cases = policies.path().join("default/cases/classify.toml");
+    let good = std::fs::read_to_string(&cases).unwrap();
+    std::fs::write(&cases, format!("{good}\n[[case]]\nname = \"no\"\ntext = \"Hello!\"\nroute = \"spam\"\n")).unwrap();
+    std::fs::write(&chain_toml, format!("{text}\n[tripwire]\nfaults_min = 9\n")).unwrap();
+    one.until("the gate refuses it", async || chain(&one).await["rejected"].is_object()).await;
+    assert_eq!((faults_min(&one), faults_min(&other)), (7, 7));
+    let other = other.restart().await;
+    assert_eq!(faults_min(&other), 7);
 }
 
 #[tokio::test]
@@ -422,4 +471,9 @@ async fn a_revision_goes_the_whole_way_by_the_api() {
     broken["bundle"]["chain_toml"] = "version = 1\n".into();
     let (status, answer) = post(&host, "revisions", broken).await;
     assert_eq!((status, &answer["error"]["code"]), (422, &json!("refused")), "{answer}");
+    // It stands where the refusals of folders stand.
+    let newest = overview(&host).await["transitions"][0].clone();
+    assert_eq!((&newest["state"], &newest["actor"]), (&json!("rejected"), &json!("ada")), "{newest}");
+    assert!(newest["reason"].as_str().unwrap().contains("chain.toml"), "{newest}");
+    assert!(host.app.metrics.render().contains("frontdesk_policy_rejections_total{chain=\"default\"}"));
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use frontdesk_policy_engine::{OciName, OciReference, sha256_hex};
 use frontdesk_provenance::artifact::{ComponentConfig, Manifest, lay_out};
@@ -325,7 +325,7 @@ async fn components_of_a_registry_need_a_trusted_signature_when_the_host_demands
     ground.sign(&reference, &ours).await;
     let signed = serves(&host, &Value::Null).await;
     answers(&host, "3301").await;
-    let found = ground.client.signatures(&reference, b"{}").await.unwrap().signatures.len();
+    let found = ground.client.signatures(&reference, b"{}").await.unwrap().evidence.signatures.len();
     assert_eq!(found, 2, "one each, though one signed twice with one outcome");
 
     ground.server.stop();
@@ -417,4 +417,59 @@ async fn only_registries_that_are_allowed_are_asked() {
     .await;
     let reason = rejected(&host, "policies.registries.allowed has ghcr.io").await;
     assert!(reason.contains(&ground.server.address), "{reason}");
+}
+
+#[tokio::test]
+async fn what_was_pulled_from_a_registry_that_is_allowed_no_more_is_not_taken_anew() {
+    let ground = registry();
+    let policies = own_policies();
+    let reference = ground.push("acme/rules", &classifier(policies.path())).await;
+    name_classifier(policies.path(), &reference.to_string());
+    let (dir, is_allowed) = (policies.path().to_owned(), Arc::new(AtomicBool::new(true)));
+    let allowed = Arc::clone(&is_allowed);
+    let host = Host::start_with(move |plan| {
+        plan.settings.policies.dir.clone_from(&dir);
+        plan.settings.policies.poll_ms = 200;
+        if !allowed.load(Ordering::Relaxed) {
+            plan.settings.policies.registries.allowed = vec!["ghcr.io".to_owned()];
+        }
+    })
+    .await;
+    let served = chain(&host).await["revision"].clone();
+    assert!(served.is_string());
+    assert_eq!(host.count("select count(*) from policy_artifacts").await, 1);
+
+    is_allowed.store(false, Ordering::Relaxed);
+    let host = host.restart().await;
+    let reason = rejected(&host, "policies.registries.allowed has ghcr.io").await;
+    assert!(reason.contains(&ground.server.address), "{reason}");
+    assert_eq!(chain(&host).await["revision"], served, "what serves goes on");
+}
+
+#[tokio::test]
+async fn a_broken_layer_hides_no_signature() {
+    let ground = registry();
+    let (ours, theirs) =
+        (PrivateKey::generate(Algorithm::Ed25519).unwrap(), PrivateKey::generate(Algorithm::EcdsaP256).unwrap());
+    // Larger than a payload may be.
+    let wasm = vec![b'x'; 100_000];
+    let reference = ground.push("acme/odd", &wasm).await;
+    let mut manifest: Manifest = serde_json::from_slice(&artifact(&wasm)).unwrap();
+    let mut layer = manifest.layers.remove(0);
+    layer.media_type = "application/vnd.dev.cosign.simplesigning.v1+json".to_owned();
+    for signature in [None, Some("not Base64!"), Some("b25l")] {
+        let annotation = signature.map(|text| ("dev.cosignproject.cosign/signature".to_owned(), Value::from(text)));
+        layer.annotations = annotation.into_iter().collect();
+        manifest.layers.push(layer.clone());
+    }
+    let tag = format!("sha256-{}.sig", reference.digest());
+    let address = format!("http://{}/v2/acme/odd/manifests/{tag}", ground.server.address);
+    let request = reqwest::Client::new().put(address).body(serde_json::to_vec(&manifest).unwrap());
+    let answer = request.header("content-type", "application/vnd.oci.image.manifest.v1+json").send().await.unwrap();
+    assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+    for (key, expected) in [(&ours, 1), (&theirs, 2)] {
+        ground.sign(&reference, key).await;
+        let found = ground.client.signatures(&reference, b"{}").await.unwrap();
+        assert_eq!((found.evidence.signatures.len(), found.skipped), (expected, 3), "{found:?}");
+    }
 }

@@ -4,6 +4,8 @@
 //! folder that holds the chains. Beside a component its signatures may lie (`x.wasm.sig`). Golden cases are the `.toml` and `.json` files in the folder `cases`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Component, Path};
 
 use frontdesk_policy_engine::chain::{CHAIN_BYTES_MAX, SIGNATURE_BYTES_MAX, SIGNATURE_SUFFIX};
@@ -91,17 +93,27 @@ pub(crate) fn stays_inside(path: &str) -> bool {
     true
 }
 
-/// Reads a file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes, even if it grows meanwhile.
 ///
 /// # Errors
-/// It cannot be read, or is larger.
+/// It cannot be read, is no regular file (a pipe would be waited for, a device never ends), or is larger.
 pub fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, BundleError> {
     let problem = |source| BundleError::Read { path: path.to_owned(), source };
-    let found = std::fs::metadata(path).map_err(problem)?.len();
-    if usize::try_from(found).is_ok_and(|found| found <= limit) {
-        return std::fs::read(path).map_err(problem);
+    // Asked before it is opened, because opening a pipe waits for its writer; and again of what was opened.
+    let is_file = std::fs::metadata(path).map_err(problem)?.is_file();
+    let file = is_file.then(|| File::open(path)).transpose().map_err(problem)?;
+    let Some(file) = file else { return Err(BundleError::NotAFile { path: path.to_owned() }) };
+    let meta = file.metadata().map_err(problem)?;
+    if !meta.is_file() {
+        return Err(BundleError::NotAFile { path: path.to_owned() });
     }
-    Err(BundleError::TooLarge { path: path.to_owned(), found, limit })
+    let too_large = |found| BundleError::TooLarge { path: path.to_owned(), found, limit };
+    if usize::try_from(meta.len()).is_ok_and(|found| found <= limit) {
+        let mut bytes = Vec::new();
+        file.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes).map_err(problem)?;
+        return if bytes.len() <= limit { Ok(bytes) } else { Err(too_large(bytes.len() as u64)) };
+    }
+    Err(too_large(meta.len()))
 }
 
 fn read_text(path: &Path, limit: usize) -> Result<String, BundleError> {
@@ -155,6 +167,38 @@ mod tests {
         assert_eq!(read(&chain).unwrap().bundle.files["../components/any.wasm"], b"wasm");
         std::fs::write(chain.join("chain.toml"), chain_of("../../outside.wasm")).unwrap();
         assert!(matches!(read(&chain), Err(BundleError::Outside { .. })));
+    }
+
+    #[test]
+    fn a_file_is_a_regular_file_within_its_limit() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read_file(&path, 5).unwrap(), b"12345");
+        let found = read_file(&path, 4).unwrap_err();
+        assert!(matches!(found, BundleError::TooLarge { found: 5, limit: 4, .. }), "{found}");
+        assert!(matches!(read_file(root.path(), 5), Err(BundleError::NotAFile { .. })));
+        assert!(matches!(read_file(&root.path().join("none"), 5), Err(BundleError::Read { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_not_waited_for_and_what_has_no_end_is_not_read() {
+        let root = tempfile::tempdir().unwrap();
+        let (pipe, link, to_pipe) = (root.path().join("pipe"), root.path().join("link"), root.path().join("to-pipe"));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        std::fs::write(root.path().join("file"), "12345").unwrap();
+        std::os::unix::fs::symlink(root.path().join("file"), &link).unwrap();
+        std::os::unix::fs::symlink(&pipe, &to_pipe).unwrap();
+        assert_eq!(read_file(&link, 5).unwrap(), b"12345", "a link is followed");
+        for path in [&pipe, &to_pipe, Path::new("/dev/zero")] {
+            let said = read_file(path, 5).unwrap_err().to_string();
+            assert!(said.contains("is no regular file"), "{said}");
+        }
+        // Files of the kernel announce no length.
+        let grown = read_file(Path::new("/proc/self/status"), 5).unwrap_err();
+        assert!(matches!(grown, BundleError::TooLarge { limit: 5, .. }), "{grown}");
     }
 
     #[test]

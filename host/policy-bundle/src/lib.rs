@@ -4,10 +4,13 @@
 //!
 //! - [`folder`]: `chain.toml`, every file it names, and its golden cases, from inside the folder that holds all chains.
 //! - [`document`]: the same as one JSON document, for publishing and fetching.
+//! - [`artifacts`]: compiled components in a folder (on Unix).
 //!
 //! A component that a chain names by its digest alone, or in a registry, is not in the folder; [`Read::missing`] says
 //! which, and the caller finds it where it keeps components.
 
+#[cfg(unix)]
+pub mod artifacts;
 pub mod document;
 pub mod folder;
 
@@ -17,6 +20,8 @@ use std::path::PathBuf;
 use frontdesk_policy_engine::load::{COMPONENT_BYTES_MAX, SETTINGS_BYTES_MAX};
 use frontdesk_policy_engine::{Bundle, ChainError, FileKind, sha256_hex};
 
+#[cfg(unix)]
+pub use artifacts::FolderCache;
 pub use document::Document;
 pub use folder::{read, read_file};
 
@@ -47,6 +52,8 @@ pub enum BundleError {
         #[source]
         source: std::io::Error,
     },
+    #[error("{path} is no regular file, and only those are read")]
+    NotAFile { path: PathBuf },
     #[error("{path} has {found} bytes, expected at most {limit}")]
     TooLarge { path: PathBuf, found: u64, limit: usize },
     #[error("{path} is not UTF-8")]

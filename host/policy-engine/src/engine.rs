@@ -45,7 +45,7 @@ pub(crate) const MEMORY_BYTES_MAX: usize = 128 << 20;
 /// # Trust
 /// What `get` returns is mapped as machine code and executed. An implementation must return only what `put` was given
 /// under the same key, from a place that nobody else can write (a folder with mode 0700, owned by the process's user).
-/// Bytes that were damaged are not detected in general.
+/// It must notice bytes that were damaged: the engine does not in general.
 pub trait ArtifactCache: Send + Sync {
     /// The artefact, if there is one. `key` is 1 to 200 characters of `[0-9a-z-]`.
     fn get(&self, key: &str) -> Option<Vec<u8>>;

@@ -10,6 +10,8 @@
 //!
 //! What is kept proves nothing by being kept: it is verified each time.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use frontdesk_policy_engine::sha256_hex;
@@ -103,10 +105,10 @@ impl Evidence {
             let detached = lines.take(SIGNATURES_MAX + 1).map(decode).collect::<Result<_, _>>()?;
             Self { detached, registries: Vec::new() }
         };
-        match found.count() {
-            count if count > SIGNATURES_MAX => Err(format!("more than {SIGNATURES_MAX} signatures")),
-            _ => Ok(found),
+        if found.count() > SIGNATURES_MAX || found.registries.len() > SIGNATURES_MAX {
+            return Err(format!("more than {SIGNATURES_MAX} signatures"));
         }
+        Ok(found)
     }
 
     /// The form that [`Evidence::parse`] reads.
@@ -120,24 +122,89 @@ impl Evidence {
         serde_json::to_vec(self)
     }
 
-    /// Both together; what `newer` says about a repository replaces what was known. Beyond the most that is kept, older
-    /// signatures go.
+    /// Both together, signature by signature, as far as [`Evidence::parse`] reads it again.
+    ///
+    /// `vouchers` names whom a single signature speaks for. One of each is kept before all others, known ones before newer
+    /// ones, so that nobody pushes out a signature that counts with many that do not. Of the others, which may count once
+    /// the settings change, the newer ones are kept.
     #[must_use]
-    pub fn merged(self, newer: Self) -> Self {
-        let mut merged = newer;
-        for one in self.detached {
-            if !merged.detached.contains(&one) && merged.count() < SIGNATURES_MAX {
-                merged.detached.push(one);
+    pub fn merged<V: Ord>(self, newer: Self, vouchers: impl Fn(&Self) -> BTreeSet<V>) -> Self {
+        let mut parts = self.parts();
+        let known = parts.len();
+        for part in newer.parts() {
+            if !parts.contains(&part) {
+                parts.push(part);
             }
         }
-        for one in self.registries {
-            let known =
-                merged.registries.iter().any(|it| it.repository == one.repository && it.manifest == one.manifest);
-            if !known && merged.count() + one.signatures.len() <= SIGNATURES_MAX {
-                merged.registries.push(one);
+        let mut covered = BTreeSet::new();
+        let mut order: Vec<(u8, usize)> = Vec::with_capacity(parts.len());
+        for (index, part) in parts.iter().enumerate() {
+            let of_part = vouchers(part);
+            let rank = match (of_part.is_subset(&covered), part.count()) {
+                (false, _) => 0,
+                // That a registry had none explains a refusal, and is worth no signature.
+                (true, 0) => 3,
+                (true, _) => {
+                    if index >= known {
+                        1
+                    } else {
+                        2
+                    }
+                }
+            };
+            covered.extend(of_part);
+            order.push((rank, index));
+        }
+        order.sort_unstable();
+        let mut kept = BTreeSet::new();
+        for (_, index) in order {
+            kept.insert(index);
+            if !Self::of_parts(&parts, &kept).fits() {
+                kept.remove(&index);
             }
         }
-        merged
+        Self::of_parts(&parts, &kept)
+    }
+
+    /// Each signature alone, and each registry that had none.
+    fn parts(self) -> Vec<Self> {
+        let mut parts: Vec<Self> = Vec::new();
+        parts.extend(self.detached.into_iter().map(|it| Self { detached: vec![it], registries: Vec::new() }));
+        // A larger manifest could not be kept, and is not copied for each of its signatures.
+        for found in self.registries.into_iter().filter(|it| it.manifest.len() <= EVIDENCE_BYTES_MAX) {
+            let RegistryEvidence { repository, manifest, signatures } = found;
+            let of_registry = |signatures| {
+                let (repository, manifest) = (repository.clone(), manifest.clone());
+                Self::of_registry(RegistryEvidence { repository, manifest, signatures })
+            };
+            if signatures.is_empty() {
+                parts.push(of_registry(Vec::new()));
+            }
+            parts.extend(signatures.into_iter().map(|one| of_registry(vec![one])));
+        }
+        parts
+    }
+
+    /// Those of the parts, in their order.
+    fn of_parts(parts: &[Self], kept: &BTreeSet<usize>) -> Self {
+        let mut whole = Self::default();
+        for (_, part) in parts.iter().enumerate().filter(|(index, _)| kept.contains(index)) {
+            whole.detached.extend(part.detached.iter().cloned());
+            for one in &part.registries {
+                let place = (&one.repository, &one.manifest);
+                match whole.registries.iter_mut().find(|it| (&it.repository, &it.manifest) == place) {
+                    Some(known) => known.signatures.extend(one.signatures.iter().cloned()),
+                    None => whole.registries.push(one.clone()),
+                }
+            }
+        }
+        whole
+    }
+
+    fn fits(&self) -> bool {
+        self.count() <= SIGNATURES_MAX
+            && self.registries.len() <= SIGNATURES_MAX
+            && self.to_bytes().is_ok_and(|bytes| bytes.len() <= EVIDENCE_BYTES_MAX)
     }
 }
 
@@ -212,16 +279,57 @@ mod tests {
         assert!(Evidence::parse(&vec![b'\n'; EVIDENCE_BYTES_MAX + 1]).unwrap_err().contains("at most 1048576"));
     }
 
+    fn nobody(_: &Evidence) -> BTreeSet<u8> {
+        BTreeSet::new()
+    }
+
     #[test]
-    fn what_is_newer_replaces_what_was_known_of_a_repository() {
+    fn signatures_are_merged_one_by_one() {
         let old = Evidence { registries: vec![registry("a", b"old"), registry("b", b"kept")], ..detached(&[b"one"]) };
         let new = Evidence { registries: vec![registry("a", b"new")], ..detached(&[b"two", b"one"]) };
-        let merged = old.merged(new);
-        assert_eq!(merged.detached, [b"two".to_vec(), b"one".to_vec()]);
-        assert_eq!(merged.registries, [registry("a", b"new"), registry("b", b"kept")]);
-        let many: Vec<Vec<u8>> = (0..SIGNATURES_MAX).map(|i| vec![i as u8]).collect();
-        let full = Evidence { detached: many, registries: Vec::new() };
-        assert_eq!(full.clone().merged(detached(&[b"newest"])).count(), SIGNATURES_MAX);
-        assert_eq!(detached(&[b"older"]).merged(full.clone()), full);
+        let merged = old.merged(new.clone(), nobody);
+        assert_eq!(merged.detached, [b"one".to_vec(), b"two".to_vec()]);
+        let mut both = registry("a", b"old");
+        both.signatures.extend(registry("a", b"new").signatures);
+        assert_eq!(merged.registries, [both, registry("b", b"kept")]);
+        assert_eq!(merged.clone().merged(new, nobody), merged, "what is known already changes nothing");
+        let none = RegistryEvidence { signatures: Vec::new(), ..registry("c", b"") };
+        let merged = merged.merged(Evidence::of_registry(none.clone()), nobody);
+        assert_eq!(merged.registries.last(), Some(&none), "that there was none is known");
+    }
+
+    #[test]
+    fn what_counts_is_not_pushed_out() {
+        let many = |from: u8| -> Vec<Vec<u8>> { (from..).take(SIGNATURES_MAX).map(|i| vec![i]).collect() };
+        let full = |from| Evidence { detached: many(from), registries: Vec::new() };
+        // What begins with `key` speaks for the key that follows.
+        let by_word = |part: &Evidence| -> BTreeSet<Vec<u8>> {
+            let signatures = part.registries.iter().flat_map(|it| it.signatures.iter().map(|one| &one.signature));
+            let words = part.detached.iter().chain(signatures).filter_map(|it| it.strip_prefix(b"key"));
+            words.map(|word| word.get(..1).unwrap_or_default().to_vec()).collect()
+        };
+        let good = Evidence { registries: vec![registry("a", b"keyB1")], ..detached(&[b"keyA1"]) };
+        let attacked = good.clone().merged(full(0), by_word).merged(full(100), by_word);
+        assert_eq!(attacked.count(), SIGNATURES_MAX);
+        assert!(attacked.detached.contains(&b"keyA1".to_vec()), "{attacked:?}");
+        assert_eq!(attacked.registries, good.registries);
+        assert!(attacked.detached.contains(&vec![100]) && !attacked.detached.contains(&vec![1]), "{attacked:?}");
+        // It comes in where everything is full, and a second one of the same key does not push out another's.
+        let late = full(0).merged(good.clone(), by_word);
+        assert!(late.detached.contains(&b"keyA1".to_vec()) && late.registries == good.registries, "{late:?}");
+        let again: Vec<Vec<u8>> = (0..40).map(|i| vec![b'k', b'e', b'y', b'A', i]).collect();
+        let crowded = good.clone().merged(Evidence { detached: again, registries: Vec::new() }, by_word);
+        assert_eq!((crowded.count(), &crowded.registries), (SIGNATURES_MAX, &good.registries));
+
+        // Nothing is made that would not be read again.
+        let large = |repository: &str| RegistryEvidence {
+            manifest: vec![b' '; EVIDENCE_BYTES_MAX / 2],
+            ..registry(repository, b"x")
+        };
+        let registries =
+            vec![large("b"), large("c"), RegistryEvidence { manifest: vec![0; 2 << 20], ..registry("d", b"x") }];
+        let merged = good.clone().merged(Evidence { detached: Vec::new(), registries }, by_word);
+        assert_eq!(Evidence::parse(&merged.to_bytes().unwrap()), Ok(merged.clone()));
+        assert_eq!((&merged.detached, merged.registries.len()), (&good.detached, 2));
     }
 }

@@ -22,6 +22,6 @@ pub mod trust;
 
 pub use credentials::Credentials;
 pub use evidence::{Evidence, ManifestSignature};
-pub use registry::{Pulled, Registry, RegistryError, RegistryOptions};
+pub use registry::{FoundSignatures, Pulled, Registry, RegistryError, RegistryOptions};
 pub use signature::{Algorithm, KeyError, PrivateKey, PublicKey};
 pub use trust::{TrustPolicy, TrustedKey, Untrusted};

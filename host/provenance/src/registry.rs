@@ -8,7 +8,8 @@
 //! # Who learns our credentials
 //! The registry they are for, and the token service that it names. Both must be reached over TLS, unless the registry is on
 //! this machine (a loopback address) or listed as plain HTTP. A redirect to another host (registries send downloads to an
-//! object store) takes no credentials with it and never leads from TLS to plain HTTP.
+//! object store) takes no credentials with it and never leads from TLS to plain HTTP; what that host asks for, a login or
+//! an upload, it does not get. A token service's redirect is not followed.
 
 mod session;
 
@@ -21,7 +22,7 @@ use reqwest::{Method, StatusCode};
 use crate::artifact::{self, Artifact, Descriptor, MANIFEST, MANIFEST_BYTES_MAX, Manifest};
 use crate::credentials::Credentials;
 use crate::evidence::{ManifestSignature, RegistryEvidence, SIGNATURES_MAX};
-use session::Session;
+use session::{Clients, Session};
 
 /// Media type of a signature's payload.
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -29,6 +30,8 @@ const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Where the signature of a layer's payload stands.
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+/// Most layers beside a component that are looked at for signatures.
+const LAYERS_MAX: usize = 4 * SIGNATURES_MAX;
 /// Largest payload of a signature, in bytes.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 10;
 /// Time to connect.
@@ -168,10 +171,19 @@ pub struct Pulled {
     pub manifest: Vec<u8>,
 }
 
+/// The signatures that a registry has of a manifest.
+#[derive(Clone, Debug)]
+pub struct FoundSignatures {
+    /// Those that can be read; whose they are is not asked here.
+    pub evidence: RegistryEvidence,
+    /// How many layers beside them could not be read, or were too many.
+    pub skipped: usize,
+}
+
 /// Talks to registries. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    http: reqwest::Client,
+    clients: Clients,
     options: RegistryOptions,
 }
 
@@ -181,21 +193,22 @@ impl Registry {
     /// # Errors
     /// The TLS library cannot be set up.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::custom(|attempt| {
-                let from_tls = attempt.previous().last().is_some_and(|from| from.scheme() == "https");
-                if attempt.previous().len() > REDIRECTS_MAX {
-                    attempt.error("too many redirects")
-                } else if from_tls && attempt.url().scheme() != "https" {
-                    attempt.error("a redirect from TLS to plain HTTP")
-                } else {
-                    attempt.follow()
-                }
-            }))
-            .build()
-            .map_err(|source| RegistryError::Client { source })?;
-        Ok(Self { http, options })
+        let client = |redirect| {
+            let built = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).redirect(redirect).build();
+            built.map_err(|source| RegistryError::Client { source })
+        };
+        let to_blobs = reqwest::redirect::Policy::custom(|attempt| {
+            let from_tls = attempt.previous().last().is_some_and(|from| from.scheme() == "https");
+            if attempt.previous().len() > REDIRECTS_MAX {
+                attempt.error("too many redirects")
+            } else if from_tls && attempt.url().scheme() != "https" {
+                attempt.error("a redirect from TLS to plain HTTP")
+            } else {
+                attempt.follow()
+            }
+        });
+        let clients = Clients { registry: client(to_blobs)?, tokens: client(reqwest::redirect::Policy::none())? };
+        Ok(Self { clients, options })
     }
 
     /// Pulls a component.
@@ -233,7 +246,8 @@ impl Registry {
         name.pinned(&digest).ok_or_else(|| session.protocol(&what, "its manifest has no digest"))
     }
 
-    /// The signatures over a manifest: those under the tag that cosign uses. None at all is no error.
+    /// The signatures over a manifest: those under the tag that cosign uses. None at all is no error, and one that is broken
+    /// does not hide the others.
     ///
     /// # Errors
     /// Like [`Registry::pull`].
@@ -241,15 +255,16 @@ impl Registry {
         &self,
         reference: &OciReference,
         manifest: &[u8],
-    ) -> Result<RegistryEvidence, RegistryError> {
+    ) -> Result<FoundSignatures, RegistryError> {
         let session = self.session(&reference.name(), false);
         let what = format!("the signatures of {}@sha256:{}", reference.repository(), reference.digest());
-        let signatures = self.bounded(&session, &what, find_signatures(&session, reference.digest())).await?;
-        Ok(RegistryEvidence {
+        let found = self.bounded(&session, &what, find_signatures(&session, reference.digest())).await?;
+        let evidence = RegistryEvidence {
             repository: format!("{}/{}", reference.registry(), reference.repository()),
             manifest: manifest.to_vec(),
-            signatures: signatures.into_iter().map(|(found, _)| found).collect(),
-        })
+            signatures: found.signatures.into_iter().map(|(signature, _)| signature).collect(),
+        };
+        Ok(FoundSignatures { evidence, skipped: found.others.len() })
     }
 
     /// Pushes a component; the tag of `name`, when it has one, is moved to it. Gives the pinned reference.
@@ -290,13 +305,17 @@ impl Registry {
         let session = self.session(&reference.name(), true);
         let what = format!("the signature of {}@sha256:{}", reference.repository(), reference.digest());
         self.bounded(&session, &what, async {
-            let mut layers = Vec::new();
-            for (found, layer) in find_signatures(&session, reference.digest()).await? {
-                if found == *signature {
-                    return Ok(());
-                }
-                layers.push(layer);
+            let found = find_signatures(&session, reference.digest()).await?;
+            if found.signatures.iter().any(|(known, _)| known == signature) {
+                return Ok(());
             }
+            if found.signatures.len() >= SIGNATURES_MAX {
+                let problem = format!("there are {SIGNATURES_MAX} signatures already, and no more are read");
+                return Err(session.protocol(&what, &problem));
+            }
+            // What is not understood may be somebody's, and stays.
+            let known = found.signatures.into_iter().map(|(_, layer)| layer);
+            let mut layers: Vec<Descriptor> = known.chain(found.others).collect();
             let mut layer = Descriptor::of(SIMPLE_SIGNING, &signature.payload);
             let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &signature.signature);
             layer.annotations.insert(SIGNATURE_ANNOTATION.to_owned(), text.into());
@@ -323,7 +342,7 @@ impl Registry {
     }
 
     fn session(&self, name: &OciName, push: bool) -> Session<'_> {
-        Session::new(&self.http, &self.options, name, push)
+        Session::new(&self.clients, &self.options, name, push)
     }
 
     async fn bounded<T>(
@@ -344,31 +363,33 @@ fn signature_tag(digest: &str) -> String {
     format!("sha256-{digest}.sig")
 }
 
-/// The signatures of a manifest, each with the layer that holds its payload.
-async fn find_signatures(
-    session: &Session<'_>,
-    digest: &str,
-) -> Result<Vec<(ManifestSignature, Descriptor)>, RegistryError> {
+/// What lies under the tag of a manifest's signatures.
+#[derive(Default)]
+struct SignatureLayers {
+    /// Signatures, each with the layer that holds its payload.
+    signatures: Vec<(ManifestSignature, Descriptor)>,
+    /// Layers that hold none, or none that can be read, or that are too many.
+    others: Vec<Descriptor>,
+}
+
+async fn find_signatures(session: &Session<'_>, digest: &str) -> Result<SignatureLayers, RegistryError> {
     let tag = signature_tag(digest);
     let manifest = match session.manifest(&tag).await {
-        Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
+        Err(RegistryError::NotFound { .. }) => return Ok(SignatureLayers::default()),
         found => found?,
     };
-    let problem = |problem: String| session.protocol(&tag, &problem);
-    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|error| problem(error.to_string()))?;
-    let mut signatures = Vec::new();
-    for layer in manifest.layers.into_iter().filter(|layer| layer.media_type == SIMPLE_SIGNING) {
-        if signatures.len() == SIGNATURES_MAX {
-            return Err(problem(format!("more than {SIGNATURES_MAX} signatures")));
+    let manifest: Manifest =
+        serde_json::from_slice(&manifest).map_err(|error| session.protocol(&tag, &error.to_string()))?;
+    let mut found = SignatureLayers::default();
+    for (index, layer) in manifest.layers.into_iter().enumerate() {
+        let is_looked_at = index < LAYERS_MAX && found.signatures.len() < SIGNATURES_MAX;
+        let signature = if is_looked_at { session.signature(&layer).await? } else { None };
+        match signature {
+            Some(signature) => found.signatures.push((signature, layer)),
+            None => found.others.push(layer),
         }
-        let text = layer.annotations.get(SIGNATURE_ANNOTATION).and_then(serde_json::Value::as_str);
-        let signature = text
-            .and_then(|text| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).ok())
-            .ok_or_else(|| problem(format!("a layer without the annotation {SIGNATURE_ANNOTATION}")))?;
-        let payload = session.blob(&layer, PAYLOAD_BYTES_MAX).await?;
-        signatures.push((ManifestSignature { payload, signature }, layer));
     }
-    Ok(signatures)
+    Ok(found)
 }
 
 impl Session<'_> {
@@ -392,6 +413,27 @@ impl Session<'_> {
         let bytes = self.body(&what, response, layer.size).await?;
         self.same(&what, &bytes, digest)?;
         Ok(bytes)
+    }
+
+    /// The signature in a layer; `None` when the layer holds none that can be read. What is the network's failure is an
+    /// error: the signature may be there the next time.
+    async fn signature(&self, layer: &Descriptor) -> Result<Option<ManifestSignature>, RegistryError> {
+        if layer.media_type != SIMPLE_SIGNING {
+            return Ok(None);
+        }
+        let text = layer.annotations.get(SIGNATURE_ANNOTATION).and_then(serde_json::Value::as_str);
+        let decode = |text: &str| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).ok();
+        let Some(signature) = text.and_then(decode) else { return Ok(None) };
+        match self.blob(layer, PAYLOAD_BYTES_MAX).await {
+            Ok(payload) => Ok(Some(ManifestSignature { payload, signature })),
+            Err(
+                RegistryError::NotFound { .. }
+                | RegistryError::TooLarge { .. }
+                | RegistryError::Digest { .. }
+                | RegistryError::Protocol { .. },
+            ) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn same(&self, what: &str, bytes: &[u8], expected: &str) -> Result<(), RegistryError> {

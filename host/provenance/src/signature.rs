@@ -276,12 +276,31 @@ pub fn payload(repository: &str, digest: &str) -> Result<Vec<u8>, serde_json::Er
     })
 }
 
-/// The digest of the manifest (hexadecimal) that a payload speaks of; `None` when it is no payload.
+/// What a payload says was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The manifest's SHA-256, in hexadecimal.
+    pub digest: String,
+    /// `registry/repository`, without a tag.
+    pub repository: String,
+}
+
+/// Reads a payload; `None` when it is none.
 #[must_use]
-pub fn digest_in_payload(payload: &[u8]) -> Option<String> {
-    let payload: Payload = serde_json::from_slice(payload).ok()?;
-    let digest = payload.critical.image.docker_manifest_digest;
-    (payload.critical.kind == PAYLOAD_TYPE).then(|| digest.strip_prefix("sha256:").map(str::to_owned)).flatten()
+pub fn claims(payload: &[u8]) -> Option<Claims> {
+    let critical = serde_json::from_slice::<Payload>(payload).ok()?.critical;
+    let digest = critical.image.docker_manifest_digest.strip_prefix("sha256:")?.to_owned();
+    let repository = without_tag(&critical.identity.docker_reference).to_owned();
+    (critical.kind == PAYLOAD_TYPE).then_some(Claims { digest, repository })
+}
+
+/// `registry:5000/repository:tag@sha256:…` without tag and digest; the colon of a port stays.
+fn without_tag(reference: &str) -> &str {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -349,12 +368,22 @@ mod tests {
     fn a_payload_names_its_manifest() {
         let digest = "ab".repeat(32);
         let text = payload("ghcr.io/acme/rules", &digest).unwrap();
-        assert_eq!(digest_in_payload(&text), Some(digest.clone()));
+        let expected = Claims { digest: digest.clone(), repository: "ghcr.io/acme/rules".to_owned() };
+        assert_eq!(claims(&text), Some(expected.clone()));
         let cosign = format!(
             r#"{{"critical":{{"identity":{{"docker-reference":"ghcr.io/acme/rules"}},"image":{{"docker-manifest-digest":"sha256:{digest}"}},"type":"cosign container image signature"}},"optional":{{"creator":"somebody"}}}}"#
         );
-        assert_eq!(digest_in_payload(cosign.as_bytes()), Some(digest));
-        assert_eq!(digest_in_payload(cosign.replace("cosign container", "atomic container").as_bytes()), None);
-        assert_eq!(digest_in_payload(b"{}"), None);
+        assert_eq!(claims(cosign.as_bytes()), Some(expected));
+        assert_eq!(claims(cosign.replace("cosign container", "atomic container").as_bytes()), None);
+        assert_eq!(claims(b"{}"), None);
+        for (reference, expected) in [
+            ("127.0.0.1:5000/rules", "127.0.0.1:5000/rules"),
+            ("127.0.0.1:5000/rules:1.0", "127.0.0.1:5000/rules"),
+            ("ghcr.io/acme/rules:1.0@sha256:ab", "ghcr.io/acme/rules"),
+            ("ghcr.io/acme/rules@sha256:ab", "ghcr.io/acme/rules"),
+            ("", ""),
+        ] {
+            assert_eq!(without_tag(reference), expected);
+        }
     }
 }

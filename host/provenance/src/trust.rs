@@ -1,14 +1,17 @@
 //! Which signatures a host demands, and whether they are there.
 //!
 //! One trusted signature over a component is enough. A key may be trusted for some chains only, and for some registries
-//! only; a key with registries does not speak for files. Where a signature is not demanded, none is looked at.
+//! only; a key with registries does not speak for files. What such a key vouches for must come from the place that was signed:
+//! the chain names the component in that repository, and so does the payload. Otherwise a signature that was copied into a
+//! file, or into another registry, would carry the key's word there. Where a signature is not demanded, none is looked at.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use frontdesk_policy_engine::{Bundle, ChainSpec, FileKind, sha256_hex};
+use frontdesk_policy_engine::{Bundle, ChainSpec, FileKind, OciReference, sha256_hex};
 
-use crate::evidence::{self, Evidence, RegistryEvidence};
-use crate::signature::{PublicKey, digest_in_payload};
+use crate::evidence::{self, Evidence, ManifestSignature, RegistryEvidence};
+use crate::signature::{Claims, PublicKey, claims};
 
 /// What a host demands.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +33,8 @@ pub struct TrustedKey {
     pub key: PublicKey,
     /// For which chains; empty: for all.
     pub chains: Vec<String>,
-    /// For components from which registries, such as `ghcr.io` or `ghcr.io/acme`; empty: from anywhere, files too.
+    /// For components that the chain names in which registries, such as `ghcr.io` or `ghcr.io/acme`; empty: from anywhere,
+    /// files too.
     pub registries: Vec<String>,
 }
 
@@ -121,7 +125,7 @@ impl TrustPolicy {
             problems.push(format!("{} over its bytes, none by a trusted key", signatures_of(evidence.detached.len())));
         }
         for found in &evidence.registries {
-            match self.vouched_in_registry(chain, digest, found) {
+            match self.vouched_in_registry(chain, component, digest, found) {
                 Ok(key) => return Ok(key),
                 Err(problem) => problems.push(problem),
             }
@@ -132,22 +136,33 @@ impl TrustPolicy {
         Err(problems.join("; "))
     }
 
-    fn vouched_in_registry(&self, chain: &str, digest: &str, found: &RegistryEvidence) -> Result<&str, String> {
+    fn vouched_in_registry(
+        &self,
+        chain: &str,
+        component: &str,
+        digest: &str,
+        found: &RegistryEvidence,
+    ) -> Result<&str, String> {
         let manifest = found.manifest_digest();
         if found.component_digest().as_deref() != Some(digest) {
             return Err(format!("the signed manifest sha256:{manifest} names another component"));
         }
         let tag = format!("{}:sha256-{manifest}.sig", found.repository);
-        let mut about_others = 0;
+        let is_named_there = OciReference::parse(component)
+            .is_ok_and(|it| format!("{}/{}", it.registry(), it.repository()) == found.repository);
+        let (mut about_others, mut from_elsewhere) = (0, 0);
         for one in &found.signatures {
-            if digest_in_payload(&one.payload).as_deref() != Some(manifest.as_str()) {
+            let Some(claims) = claims_about(&manifest, one) else {
                 about_others += 1;
                 continue;
-            }
+            };
+            let source =
+                (is_named_there && claims.repository == found.repository).then_some(claims.repository.as_str());
             let vouches = |key: &&TrustedKey| key.key.verifies(&one.payload, &one.signature);
-            if let Some(key) = self.keys_for(chain, Some(&found.repository)).find(vouches) {
+            if let Some(key) = self.keys_for(chain, source).find(vouches) {
                 return Ok(&key.name);
             }
+            from_elsewhere += usize::from(source.is_none());
         }
         if found.signatures.is_empty() {
             return Err(format!("no signature was found (looked for {tag})"));
@@ -156,7 +171,46 @@ impl TrustPolicy {
         if about_others > 0 {
             let _ = write!(text, "; {about_others} of them speak of another manifest");
         }
+        if from_elsewhere > 0 && self.keys.iter().any(|key| !key.registries.is_empty()) {
+            let _ = write!(
+                text,
+                "; {from_elsewhere} of them name another repository than the chain does, and keys for some registries do not \
+                 count there"
+            );
+        }
         Err(text)
+    }
+
+    /// Both together, as far as they can be kept with the component; what a key of ours made is not pushed out.
+    #[must_use]
+    pub fn merged(&self, wasm: &[u8], older: Evidence, newer: Evidence) -> Evidence {
+        let digest = sha256_hex(wasm);
+        older.merged(newer, |part| self.vouchers(wasm, &digest, part))
+    }
+
+    /// The keys that vouch by these signatures: their places in the list, and for a key with registries the repository, which
+    /// is a part of what was signed.
+    fn vouchers(&self, wasm: &[u8], digest: &str, part: &Evidence) -> BTreeSet<(usize, Option<String>)> {
+        let mut found = BTreeSet::new();
+        for place in part.registries.iter().filter(|it| it.component_digest().as_deref() == Some(digest)) {
+            let manifest = place.manifest_digest();
+            for one in &place.signatures {
+                let Some(claims) = claims_about(&manifest, one) else { continue };
+                for (index, key) in self.keys.iter().enumerate() {
+                    let is_from_there = claims.repository == place.repository
+                        && key.registries.iter().any(|allowed| is_under(&claims.repository, allowed));
+                    let counts = key.registries.is_empty() || is_from_there;
+                    if counts && key.key.verifies(&one.payload, &one.signature) {
+                        found.insert((index, is_from_there.then(|| claims.repository.clone())));
+                    }
+                }
+            }
+        }
+        for one in &part.detached {
+            let anywhere = self.keys.iter().enumerate().filter(|(_, key)| key.registries.is_empty());
+            found.extend(anywhere.filter(|(_, key)| key.key.verifies(wasm, one)).map(|(index, _)| (index, None)));
+        }
+        found
     }
 
     fn keys_for(&self, chain: &str, repository: Option<&str>) -> impl Iterator<Item = &TrustedKey> {
@@ -184,6 +238,11 @@ impl TrustPolicy {
             format!("trusted keys: {}", keys.join(", "))
         }
     }
+}
+
+/// What a signature's payload says, when it speaks of this manifest. Whose signature it is, is not asked here.
+fn claims_about(manifest: &str, one: &ManifestSignature) -> Option<Claims> {
+    claims(&one.payload).filter(|claims| claims.digest == manifest)
 }
 
 /// Whether `repository` is `allowed` or lies below it.
@@ -227,13 +286,28 @@ mod tests {
     }
 
     fn in_registry(key: &PrivateKey, component: &[u8], digest: Option<&str>) -> Vec<u8> {
+        let evidence = signed_in("ghcr.io/acme/rules", "ghcr.io/acme/rules", key, component, digest);
+        evidence.to_bytes().unwrap()
+    }
+
+    /// What lies in `repository` and was signed for `signed_for`.
+    fn signed_in(
+        repository: &str,
+        signed_for: &str,
+        key: &PrivateKey,
+        component: &[u8],
+        digest: Option<&str>,
+    ) -> Evidence {
         let about = ComponentConfig { exports: Vec::new(), imports: Vec::new() };
         let manifest = lay_out(component, about, "x.wasm").unwrap().manifest;
         let digest = digest.map_or_else(|| sha256_hex(&manifest), str::to_owned);
-        let payload = payload("ghcr.io/acme/rules", &digest).unwrap();
+        let payload = payload(signed_for, &digest).unwrap();
         let signatures = vec![ManifestSignature { signature: key.sign(&payload).unwrap(), payload }];
-        let repository = "ghcr.io/acme/rules".to_owned();
-        Evidence::of_registry(RegistryEvidence { repository, manifest, signatures }).to_bytes().unwrap()
+        Evidence::of_registry(RegistryEvidence { repository: repository.to_owned(), manifest, signatures })
+    }
+
+    fn named_in(repository: &str) -> String {
+        format!("oci://{repository}@sha256:{}", "ab".repeat(32))
     }
 
     #[test]
@@ -286,7 +360,8 @@ mod tests {
         {
             let of_registry = TrustedKey { registries: vec![allowed.to_owned()], ..trusted("registry", &key) };
             let policy = policy(vec![of_registry]);
-            assert_eq!(policy.check("default", "x", WASM, Some(&registry)).is_ok(), fits, "{allowed}");
+            let there = named_in("ghcr.io/acme/rules");
+            assert_eq!(policy.check("default", &there, WASM, Some(&registry)).is_ok(), fits, "{allowed}");
             assert!(policy.check("default", "x", WASM, Some(&file)).is_err(), "{allowed}: a file is from no registry");
         }
 
@@ -294,5 +369,64 @@ mod tests {
         assert_eq!(some_chains.check("default", "x", WASM, None), Ok(None));
         assert!(some_chains.check("shop", "x", WASM, None).is_err());
         assert_eq!(TrustPolicy::default().check("shop", "x", WASM, None), Ok(None));
+    }
+
+    #[test]
+    fn a_key_for_a_registry_vouches_only_for_what_was_signed_there() {
+        let key = PrivateKey::generate(Algorithm::EcdsaP256).unwrap();
+        let ours = TrustedKey { registries: vec!["ghcr.io/acme".to_owned()], ..trusted("ours", &key) };
+        let restricted = policy(vec![ours]);
+        let open = policy(vec![trusted("open", &key)]);
+        let (acme, other) = ("ghcr.io/acme/rules", "evil.example/acme/rules");
+        let cases = [
+            (acme, acme, named_in(acme), true),
+            (acme, "ghcr.io/acme/rules:1.0", named_in(acme), true),
+            // The signatures lie beside a file, or are said to be of a repository that nobody signed for.
+            (acme, acme, "../components/rules.wasm".to_owned(), false),
+            (acme, acme, format!("sha256:{}", sha256_hex(WASM)), false),
+            (acme, acme, named_in(other), false),
+            (acme, acme, named_in("ghcr.io/acme/rules-of-others"), false),
+            (acme, other, named_in(acme), false),
+            (other, acme, named_in(acme), false),
+            (other, other, named_in(other), false),
+        ];
+        for (repository, signed_for, component, expected) in cases {
+            let evidence = signed_in(repository, signed_for, &key, WASM, None).to_bytes().unwrap();
+            let found = restricted.check("default", &component, WASM, Some(&evidence));
+            assert_eq!(found.is_ok(), expected, "{repository} {signed_for} {component}: {found:?}");
+            assert!(open.check("default", &component, WASM, Some(&evidence)).is_ok(), "a key without registries");
+        }
+        let evidence = signed_in(acme, other, &key, WASM, None).to_bytes().unwrap();
+        let error = restricted.check("default", &named_in(acme), WASM, Some(&evidence)).unwrap_err().to_string();
+        assert!(error.contains("1 of them name another repository than the chain does"), "{error}");
+    }
+
+    #[test]
+    fn trusted_signatures_are_kept_whatever_comes_after_them() {
+        let (ours, theirs) =
+            (PrivateKey::generate(Algorithm::EcdsaP256).unwrap(), PrivateKey::generate(Algorithm::Ed25519).unwrap());
+        let acme = "ghcr.io/acme/rules";
+        let of_acme = TrustedKey { registries: vec![acme.to_owned()], ..trusted("acme", &ours) };
+        let policy = policy(vec![trusted("open", &ours), of_acme]);
+        let good = Evidence { detached: vec![ours.sign(WASM).unwrap()], ..signed_in(acme, acme, &ours, WASM, None) };
+        let strangers = || Evidence {
+            detached: (0..evidence::SIGNATURES_MAX).map(|i| theirs.sign(&[i as u8]).unwrap()).collect(),
+            registries: Vec::new(),
+        };
+        // The same payload and signature under other names are no more than one word of the key.
+        let copies = (0..evidence::SIGNATURES_MAX).map(|i| {
+            let mut copy = good.registries[0].clone();
+            copy.repository = format!("evil.example/{i}");
+            copy
+        });
+        let copies = Evidence { detached: Vec::new(), registries: copies.collect() };
+        let merged = policy.merged(WASM, good.clone(), strangers());
+        let merged = policy.merged(WASM, merged, copies);
+        let merged = policy.merged(WASM, merged, strangers());
+        assert!(merged.count() <= evidence::SIGNATURES_MAX);
+        let kept = merged.to_bytes().unwrap();
+        assert_eq!(policy.check("default", "../x.wasm", WASM, Some(&kept)), Ok(Some("open")));
+        let restricted = TrustPolicy { keys: vec![policy.keys[1].clone()], ..policy.clone() };
+        assert_eq!(restricted.check("default", &named_in(acme), WASM, Some(&kept)), Ok(Some("acme")));
     }
 }

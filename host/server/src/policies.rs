@@ -22,7 +22,6 @@
 //! - A replica that cannot stage what the row says goes on with what it has, and says why.
 //! - What was taken out by a tripwire is not loaded again, by nobody, until a person lifts the quarantine.
 
-mod artifacts;
 mod bundle;
 mod error;
 mod fleet;
@@ -37,20 +36,21 @@ mod status;
 mod trip;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use frontdesk_policy_engine::{Bundle, Engine, EngineOptions, PoolUse, Revision};
+use frontdesk_policy_bundle::FolderCache;
+use frontdesk_policy_engine::{ArtifactCache, Bundle, Engine, EngineOptions, PoolUse, Revision};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::records::Records;
-use crate::settings::{Settings, ms};
+use crate::settings::{Settings, is_plain_name, ms};
 use slots::Slots;
 
 pub use error::PolicyError;
@@ -81,9 +81,12 @@ impl Serving {
 /// What this process knows of a chain beside its places.
 #[derive(Debug, Default)]
 struct Chain {
-    /// The content of the folder that was judged last: its hash, or why it could not be read.
+    /// The content of the folder that was judged last: its hash, or what was wrong with content that is no chain.
     seen: Option<String>,
+    /// Why that content was refused.
     rejected: Option<Rejection>,
+    /// Why the folder could not be read or judged at all, until it can.
+    trouble: Option<Rejection>,
     /// Why the folder is not used, though nothing is wrong with it.
     folder: Option<String>,
     /// Why the row is not followed.
@@ -92,8 +95,31 @@ struct Chain {
     generation: i64,
     /// What was taken out here, and is to stay out.
     tripped: BTreeMap<String, trip::Trip>,
+    /// Revisions that are held with other thresholds than are stored.
+    other_forms: Vec<String>,
     /// Revisions that cannot be staged here, and when that was tried.
     failed: BTreeMap<String, (Instant, String)>,
+}
+
+impl Chain {
+    /// Why the folder is not what serves.
+    fn refusal(&self) -> &Option<Rejection> {
+        if self.trouble.is_some() { &self.trouble } else { &self.rejected }
+    }
+}
+
+/// Most compiled components that are kept.
+const ARTIFACTS_MAX: usize = 64;
+
+/// Compiled components on disk; `None` when the folder cannot be trusted, and the log says why.
+fn artifacts(dir: &Path) -> Option<Arc<dyn ArtifactCache>> {
+    match FolderCache::open(dir, ARTIFACTS_MAX) {
+        Ok(cache) => Some(Arc::new(cache)),
+        Err(error) => {
+            tracing::warn!(%error, dir = %dir.display(), "compiled policies are not kept");
+            None
+        }
+    }
 }
 
 struct Inner {
@@ -129,9 +155,23 @@ impl std::fmt::Debug for Policies {
     }
 }
 
+/// Most folders that are looked at for chains.
+const FOLDERS_MAX: usize = 1_000;
+
+/// The chains that lie in the policy folder, whether or not a Page names them yet: a Page that is connected while the host
+/// runs may.
+fn folders(dir: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().take(FOLDERS_MAX);
+    entries
+        .filter(|entry| entry.path().join("chain.toml").is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_plain_name(name))
+        .collect()
+}
+
 impl Policies {
-    /// Brings every chain that a Page names into service, and begins to watch. A chain without any usable revision leaves
-    /// its Pages' turns to people until there is one.
+    /// Brings every chain into service that a Page names or that has a folder, and begins to watch. A chain without any usable
+    /// revision leaves its Pages' turns to people until there is one.
     pub async fn start(
         pool: PgPool,
         records: Records,
@@ -140,7 +180,8 @@ impl Policies {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, PolicyError> {
-        let policies = Self::build(pool, records, settings, replica)?;
+        let connected = crate::db::pages::chains(&pool).await?;
+        let policies = Self::build(pool, records, settings, connected, replica)?;
         for chain in &policies.inner.names {
             // What served last serves first: a new folder is judged against it, and a broken one changes nothing.
             Box::pin(policies.follow(chain)).await;
@@ -157,7 +198,7 @@ impl Policies {
     /// Says of what serves at the start that it does so for want of a usable folder.
     fn mark_last_good(&self, chain: &str) {
         let chains = self.lock();
-        let is_rejected = chains.get(chain).is_some_and(|known| known.rejected.is_some());
+        let is_rejected = chains.get(chain).is_some_and(|known| known.refusal().is_some());
         let slots = self.slots(chain);
         if let Some(active) = slots.active.as_ref().filter(|_| is_rejected) {
             let (revision, since) = (Arc::clone(&active.revision), active.since);
@@ -166,14 +207,19 @@ impl Policies {
         }
     }
 
-    fn build(pool: PgPool, records: Records, settings: &Settings, replica: &str) -> Result<Self, PolicyError> {
-        let cache = artifacts::FolderCache::open(&settings.engines.data_dir.join("policy-artifacts"));
-        let options = EngineOptions {
-            max_concurrent_calls: settings.policies.instances_max,
-            cache: cache.map(|cache| Arc::new(cache) as Arc<dyn frontdesk_policy_engine::ArtifactCache>),
-            ..EngineOptions::default()
-        };
+    fn build(
+        pool: PgPool,
+        records: Records,
+        settings: &Settings,
+        connected: Vec<String>,
+        replica: &str,
+    ) -> Result<Self, PolicyError> {
+        let cache = artifacts(&settings.engines.data_dir.join("policy-artifacts"));
+        let options =
+            EngineOptions { max_concurrent_calls: settings.policies.instances_max, cache, ..EngineOptions::default() };
         let mut names: BTreeSet<String> = settings.pages.iter().map(|page| page.chain.clone()).collect();
+        names.extend(connected);
+        names.extend(folders(&settings.policies.dir));
         if names.is_empty() {
             names.insert("default".into());
         }
@@ -241,7 +287,7 @@ impl Policies {
             .map(|name| {
                 let mut status = ChainStatus::of(name, &self.slots(name));
                 if let Some(chain) = chains.get(name) {
-                    status.rejected.clone_from(&chain.rejected);
+                    status.rejected.clone_from(chain.refusal());
                     status.folder.clone_from(&chain.folder);
                     status.problem.clone_from(&chain.problem);
                 }

@@ -2,6 +2,7 @@
 //!
 //! Secrets are not settings (see [`crate::secrets`]), so a settings file can be shown and committed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::knowledge::{EmbeddingSettings, RetrievalSettings};
 use crate::policies::{RegistrySettings, TrustError, TrustSettings};
 use crate::spending::ModelBudget;
 
+/// Most entries of `policies.dir` that are looked at for chains.
+const FOLDERS_MAX: usize = 10_000;
 /// The defaults, which are documentation too.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
@@ -335,8 +338,23 @@ impl Settings {
                 expected: "a prefix such as frontdesk".into(),
             });
         }
+        self.check_pages()?;
         self.policies.trust.policy()?;
-        self.check_pages()
+        Ok(self.policies.trust.check_chains(&self.chains(), &self.policies.dir)?)
+    }
+
+    /// The chains that Pages have, or can get: those of `[[pages]]`, the one without any, and the folders in
+    /// `policies.dir`, by whose names Pages are connected while the host runs.
+    fn chains(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.pages.iter().map(|page| page.chain.clone()).collect();
+        if names.is_empty() {
+            names.insert("default".into());
+        }
+        // A folder that cannot be read has no chains that could be served either.
+        let entries = std::fs::read_dir(&self.policies.dir).into_iter().flatten().take(FOLDERS_MAX);
+        let folders = entries.filter_map(Result::ok).filter(|entry| entry.path().join("chain.toml").is_file());
+        names.extend(folders.filter_map(|entry| entry.file_name().into_string().ok()));
+        names
     }
 
     fn check_pages(&self) -> Result<(), SettingsError> {
@@ -379,6 +397,31 @@ mod tests {
         let settings = Settings::load(None).unwrap();
         assert_eq!(settings.graph.version, "v26.0");
         assert!(settings.pages.is_empty());
+    }
+
+    #[test]
+    fn signatures_are_demanded_of_chains_that_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        for chain in ["shop", "support"] {
+            std::fs::create_dir(dir.path().join(chain)).unwrap();
+            std::fs::write(dir.path().join(chain).join("chain.toml"), "version = 1").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("components")).unwrap();
+        let load = |chains: &str, pages: &str| {
+            let path = dir.path().join("frontdesk.toml");
+            let text = format!("[policies]\ndir = {:?}\n[policies.trust]\nchains = {chains}\n{pages}", dir.path());
+            std::fs::write(&path, text).unwrap();
+            Settings::load(Some(&path)).map_err(|error| error.to_string())
+        };
+        let page = "[[pages]]\nid = \"1\"\nname = \"x\"\nchain = \"of-api\"\n";
+        for (chains, pages) in [(r#"["shop", "support", "default"]"#, ""), (r#"["of-api", "shop"]"#, page), ("[]", "")]
+        {
+            assert_eq!(load(chains, pages).map(|_| ()), Ok(()), "{chains}");
+        }
+        for (chains, pages) in [(r#"["shop", "supprot"]"#, ""), (r#"["components"]"#, ""), (r#"["default"]"#, page)] {
+            let said = load(chains, pages).unwrap_err();
+            assert!(said.contains("policies.trust.chains names") && said.contains("shop, support"), "{chains}: {said}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ const AGENT_HEADER: &str = "x-frontdesk-agent";
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Time of a change: the host may judge thousands of decisions before it answers.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(900);
 /// Longest answer that is read: a page of decision records is the longest.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -66,7 +68,7 @@ impl AdminClient {
 
     /// The answer to `POST /admin/<path>`, in this person's name.
     pub async fn post(&self, path: &[&str], actor: &str, body: &Value) -> Result<Value, Failure> {
-        let request = self.http.post(self.url(path)?).header(AGENT_HEADER, actor).json(body);
+        let request = self.http.post(self.url(path)?).header(AGENT_HEADER, actor).json(body).timeout(CHANGE_TIMEOUT);
         let found = self.send(request).await?;
         found.ok_or_else(|| Failure::input(format!("{}: there is no {}", self.base, path.join("/"))))
     }
@@ -87,6 +89,11 @@ impl AdminClient {
             if error.is_connect() {
                 return Failure::unreachable(format!(
                     "nothing answers at {base}; does the host run? (--url names another)"
+                ));
+            }
+            if error.is_timeout() {
+                return Failure::unreachable(format!(
+                    "{base} gave no answer in time. What it was asked to change, it may still change: see `policyctl status`"
                 ));
             }
             Failure::unreachable(format!("{base}: {}", error.without_url()))

@@ -5,7 +5,7 @@
 //!
 //! In the order in which a policy meets them:
 //! - [`cli`]: the arguments, the exit codes, and how a report is printed.
-//! - [`subject`]: what a command is about: a component file or a chain's folder; `cache` keeps what was compiled.
+//! - [`subject`]: what a command is about: a component file or a chain's folder.
 //! - [`files`]: files of cases.
 //! - [`records`]: inputs and verdicts, written by a host; [`source`]: revisions and records, from files or a host.
 //! - [`oci`]: components in registries.
@@ -13,8 +13,6 @@
 //! - [`commands`]: one file for each command.
 
 mod admin;
-#[cfg(unix)]
-mod cache;
 mod cli;
 mod commands;
 mod files;

@@ -76,7 +76,7 @@ pub async fn revision(engine: &Engine, given: &str, chain: &str, remote: &Remote
 #[group(required = true, multiple = false)]
 pub struct RecordOptions {
     /// Decision records, one JSON document a line, as `policyctl export` writes them.
-    #[arg(long, value_name = "FILE.jsonl")]
+    #[arg(long, visible_alias = "file", value_name = "FILE.jsonl")]
     pub records: Option<PathBuf>,
     /// The host's decisions of so long, such as 7d, 12h or 30m.
     #[arg(long, value_name = "TIME", value_parser = span)]

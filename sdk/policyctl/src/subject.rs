@@ -16,6 +16,9 @@ use crate::oci;
 
 /// Most files that are looked at for a digest.
 const COMPONENTS_MAX: usize = 1_000;
+/// Most compiled components that are kept.
+#[cfg(unix)]
+const ARTIFACTS_MAX: usize = 128;
 /// Calls are made one at a time.
 const CONCURRENT_CALLS: u32 = 4;
 
@@ -49,9 +52,14 @@ pub fn engine() -> Result<Engine, Failure> {
     Engine::new(options).map_err(Failure::refused)
 }
 
+/// What was compiled is kept in the folder `frontdesk/policyctl` in XDG_CACHE_HOME or ~/.cache; without a folder that can be
+/// trusted, every command compiles.
 #[cfg(unix)]
 fn cache() -> Option<Arc<dyn ArtifactCache>> {
-    crate::cache::FolderCache::of_user().map(|cache| Arc::new(cache) as Arc<dyn ArtifactCache>)
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
+    let cache = frontdesk_policy_bundle::FolderCache::open(&base.join("frontdesk/policyctl"), ARTIFACTS_MAX).ok()?;
+    Some(Arc::new(cache))
 }
 
 #[cfg(not(unix))]
@@ -153,8 +161,12 @@ fn by_digest(folder: &Path, wanted: &str) -> Result<Vec<u8>, Failure> {
 
 /// Reads and stages a chain's folder.
 pub fn stage(engine: &Engine, folder: &Path) -> Result<Revision, Failure> {
-    let bundle = bundle(folder)?;
-    engine.stage(&bundle).map_err(|error| stage_failure(folder, &bundle.chain_toml, &error))
+    stage_bundle(engine, folder, &bundle(folder)?)
+}
+
+/// Stages what was read from a folder.
+pub fn stage_bundle(engine: &Engine, folder: &Path, bundle: &Bundle) -> Result<Revision, Failure> {
+    engine.stage(bundle).map_err(|error| stage_failure(folder, &bundle.chain_toml, &error))
 }
 
 /// Reads a component and looks at it without settings.

@@ -3,6 +3,9 @@
 //! A request is sent without credentials first, unless an earlier one of the operation learned what the registry wants. A 401
 //! says so in `WWW-Authenticate`: `Basic`, or `Bearer` with the address of a token service, the service's name and a
 //! scope. The token is asked for with our credentials when there are any, and the request is repeated once.
+//!
+//! A request may be redirected to another host (an object store), and what answers then is not the registry: its challenge
+//! is not answered, and no upload goes on where it says. A token service is taken at its word only without a redirect.
 
 use std::sync::Mutex;
 
@@ -20,10 +23,21 @@ const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// How much of a registry's own words is passed on, in characters.
 const SAID_MAX: usize = 200;
 
+/// The HTTP clients of all operations.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    /// For registries; follows redirects to where their blobs lie.
+    pub(super) registry: reqwest::Client,
+    /// For token services; follows no redirect, because the body of a request may hold a secret.
+    pub(super) tokens: reqwest::Client,
+}
+
 pub(super) struct Session<'a> {
-    http: &'a reqwest::Client,
+    clients: &'a Clients,
     options: &'a RegistryOptions,
     registry: String,
+    /// Scheme, host and port of the registry; whatever answers from elsewhere is somebody else. `None`: no address at all.
+    origin: Option<String>,
     repository: String,
     plain_http: bool,
     push: bool,
@@ -31,12 +45,15 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(http: &'a reqwest::Client, options: &'a RegistryOptions, name: &OciName, push: bool) -> Self {
+    pub(super) fn new(clients: &'a Clients, options: &'a RegistryOptions, name: &OciName, push: bool) -> Self {
+        let plain_http = is_loopback(&name.registry) || options.plain_http.contains(&name.registry);
+        let root = Url::parse(&format!("{}://{}/", scheme(plain_http), name.registry));
         Self {
-            http,
+            clients,
             options,
-            plain_http: is_loopback(&name.registry) || options.plain_http.contains(&name.registry),
+            plain_http,
             registry: name.registry.clone(),
+            origin: root.ok().map(|root| root.origin().ascii_serialization()),
             repository: name.repository.clone(),
             push,
             authorization: Mutex::new(None),
@@ -58,14 +75,17 @@ impl<'a> Session<'a> {
 
     /// A request below the repository.
     pub(super) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, RegistryError> {
-        let scheme = if self.plain_http { "http" } else { "https" };
-        let address = format!("{scheme}://{}/v2/{}/{path}", self.registry, self.repository);
+        let address = format!("{}://{}/v2/{}/{path}", scheme(self.plain_http), self.registry, self.repository);
         let url = Url::parse(&address).map_err(|error| self.unreachable(path, error.to_string()))?;
         Ok(self.request_to(method, url))
     }
 
     pub(super) fn request_to(&self, method: Method, url: Url) -> RequestBuilder {
-        self.http.request(method, url)
+        self.clients.registry.request(method, url)
+    }
+
+    fn is_registry(&self, url: &Url) -> bool {
+        self.origin.as_ref().is_some_and(|origin| *origin == url.origin().ascii_serialization())
     }
 
     /// Where an upload goes on; must be on the registry itself, because our authorization goes with it.
@@ -74,7 +94,7 @@ impl<'a> Session<'a> {
         let url = text
             .and_then(|text| response.url().join(text).ok())
             .ok_or_else(|| self.protocol(what, "no Location for the upload"))?;
-        if url.origin() != response.url().origin() {
+        if !self.is_registry(&url) {
             return Err(self.protocol(what, "the upload is to go on at another host"));
         }
         Ok(url)
@@ -86,6 +106,10 @@ impl<'a> Session<'a> {
         let response = self.once(what, request).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.good(what, response).await;
+        }
+        if !self.is_registry(response.url()) {
+            let problem = "it redirects to another host that wants a login, and ours is for the registry alone";
+            return Err(self.protocol(what, problem));
         }
         let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let answered = match challenge {
@@ -231,13 +255,14 @@ impl<'a> Session<'a> {
                 ];
                 let body = Url::parse_with_params("http://form", form)
                     .map_err(|_| self.protocol(what, "its token service cannot be asked"))?;
-                self.http
+                self.clients
+                    .tokens
                     .post(realm)
                     .header("content-type", "application/x-www-form-urlencoded")
                     .body(body.query().unwrap_or_default().to_owned())
             }
             _ => {
-                let request = self.http.get(realm).query(&[("service", service.as_str()), ("scope", scope)]);
+                let request = self.clients.tokens.get(realm).query(&[("service", service.as_str()), ("scope", scope)]);
                 match login.and_then(basic) {
                     Some(header) => request.header(AUTHORIZATION, header),
                     None => request,
@@ -276,6 +301,10 @@ fn basic(login: &Login) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(&format!("Basic {text}")).ok()?;
     header.set_sensitive(true);
     Some(header)
+}
+
+fn scheme(plain_http: bool) -> &'static str {
+    if plain_http { "http" } else { "https" }
 }
 
 /// Whether a registry, with or without a port, is on this machine.

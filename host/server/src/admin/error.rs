@@ -113,9 +113,10 @@ impl AdminError {
                 PolicyError::UnknownRevision { .. } => (StatusCode::NOT_FOUND, "unknown_revision"),
                 PolicyError::Gate { .. } => (StatusCode::CONFLICT, "gate"),
                 PolicyError::Quarantined { .. } => (StatusCode::CONFLICT, "quarantined"),
-                PolicyError::NotQuarantined { .. } | PolicyError::NothingWaits | PolicyError::Move(_) => {
-                    (StatusCode::CONFLICT, "state")
-                }
+                PolicyError::NotQuarantined { .. }
+                | PolicyError::NeverServed { .. }
+                | PolicyError::NothingWaits
+                | PolicyError::Move(_) => (StatusCode::CONFLICT, "state"),
                 PolicyError::Provenance { source } if source.is_passing() => {
                     (StatusCode::SERVICE_UNAVAILABLE, "provenance")
                 }
@@ -124,6 +125,7 @@ impl AdminError {
                 | PolicyError::UnknownDigest { .. }
                 | PolicyError::Stage { .. }
                 | PolicyError::NotStaged { .. }
+                | PolicyError::OtherVersion { .. }
                 | PolicyError::Unsettled { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
                 PolicyError::Store { .. } | PolicyError::Silent { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
                 PolicyError::Engine { .. } | PolicyError::Interrupted { .. } => {

@@ -1,7 +1,8 @@
 //! Revisions of policies: what runs where, publishing, and moving revisions between the places of a chain.
 //!
 //! A revision is named by its id or by the first digits of it, at least six. Every change needs a reason; it stands with
-//! the actor in the revision's history and in the audit log. `force` overrules the gate.
+//! the actor in the revision's history and in the audit log. `force` overrules the gate. A change goes on to its end even
+//! when whoever asked for it hangs up; its outcome then stands in the revision's history.
 //!
 //! | route under `/admin/policies/{chain}` | body |
 //! |---|---|
@@ -23,6 +24,7 @@ use frontdesk_policy_bundle::Document;
 use frontdesk_policy_engine::rollout::{CanaryStep, STEP_MINUTES_MAX, STEPS_MAX};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use super::access::Actor;
 use super::error::AdminError;
@@ -183,9 +185,12 @@ pub async fn publish(
     let reason = reason(Some(&body.reason))?;
     let canary = CanaryBody { percent: body.percent, page_ids: body.page_ids, steps: body.steps };
     let to = placement(body.to, canary)?;
-    let read = body.bundle.into_bundle().map_err(PolicyError::from)?;
-    let by = By { actor: &actor, reason: &reason, forced: body.force };
-    answer(&app, &chain, app.policies.publish(&chain, read, to, by).await?).await
+    let (forced, bundle, policies, of) = (body.force, body.bundle, app.policies.clone(), chain.clone());
+    let moved = to_its_end(async move {
+        let by = By { actor: &actor, reason: &reason, forced };
+        policies.publish(&of, bundle, to, by).await
+    });
+    answer(&app, &chain, moved.await?).await
 }
 
 pub async fn activate(
@@ -233,9 +238,12 @@ pub async fn roll_back(
         return Err(AdminError::field("revision", "a canary or shadow ends; only the active place goes to a revision"));
     }
     let revision = resolve_given(&app, &chain, body.revision).await?;
-    let by = By { actor: &actor, reason: &reason, forced: false };
-    let moved = app.policies.roll_back(&chain, slot, revision.as_deref(), by).await?;
-    answer(&app, &chain, moved).await
+    let (policies, of) = (app.policies.clone(), chain.clone());
+    let moved = to_its_end(async move {
+        let by = By { actor: &actor, reason: &reason, forced: false };
+        policies.roll_back(&of, slot, revision.as_deref(), by).await
+    });
+    answer(&app, &chain, moved.await?).await
 }
 
 pub async fn unquarantine(
@@ -247,8 +255,12 @@ pub async fn unquarantine(
     let reason = reason(body.reason.as_deref())?;
     let given = body.revision.ok_or_else(|| AdminError::field("revision", "name the revision"))?;
     let revision = resolve(&app, &chain, &given).await?;
-    let by = By { actor: &actor, reason: &reason, forced: false };
-    app.policies.lift_quarantine(&chain, &revision, by).await?;
+    let (policies, of, lifted) = (app.policies.clone(), chain.clone(), revision.clone());
+    to_its_end(async move {
+        let by = By { actor: &actor, reason: &reason, forced: false };
+        policies.lift_quarantine(&of, &lifted, by).await
+    })
+    .await?;
     answer(&app, &chain, Moved { revision, rollout: None, gate: None }).await
 }
 
@@ -257,8 +269,21 @@ async fn place(app: &App, chain: &str, to: To, actor: &str, body: MoveBody) -> R
     let canary = CanaryBody { percent: body.percent, page_ids: body.page_ids, steps: body.steps };
     let to = placement(to, canary)?;
     let revision = resolve_given(app, chain, body.revision).await?;
-    let by = By { actor, reason: &reason, forced: body.force };
-    answer(app, chain, app.policies.place(chain, revision.as_deref(), to, by).await?).await
+    let (forced, actor) = (body.force, actor.to_owned());
+    let (policies, of) = (app.policies.clone(), chain.to_owned());
+    let moved = to_its_end(async move {
+        let by = By { actor: &actor, reason: &reason, forced };
+        policies.place(&of, revision.as_deref(), to, by).await
+    });
+    answer(app, chain, moved.await?).await
+}
+
+/// Does work in a task of its own. A request's future is dropped with its connection, and a gate may take longer than
+/// somebody's patience or a proxy's; cut off there, a change would be left half done, and nobody told.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, PolicyError>> + Send + 'static,
+) -> Result<T, AdminError> {
+    Ok(tokio::spawn(work.in_current_span()).await.map_err(PolicyError::from)??)
 }
 
 async fn answer(app: &App, chain: &str, moved: Moved) -> Result<Json<Value>, AdminError> {

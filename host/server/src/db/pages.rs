@@ -47,6 +47,11 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Page>> {
     sqlx::query_as("select * from pages order by page_id").fetch_all(pool).await
 }
 
+/// The chains of the Pages that were connected while a host ran.
+pub async fn chains(pool: &PgPool) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("select distinct p.chain from pages p join page_tokens t using (page_id)").fetch_all(pool).await
+}
+
 /// Makes a connected Page known; what is not given stays as it is, or gets the default. Returns its sending state.
 pub async fn connect(
     db: impl PgExecutor<'_>,

@@ -45,8 +45,8 @@ pub struct Transition {
     pub content_sha256: Option<String>,
 }
 
-/// Stores a revision with its components, in state `staged` when it is new. A revision is immutable; only its cases are
-/// replaced, because they are no part of its id.
+/// Stores a revision with its components, in state `staged` when it is new. One that is stored already stays as it is: what
+/// is no part of its id changes with [`renew`], once the gate has let it.
 pub async fn store(
     pool: &PgPool,
     chain: &str,
@@ -67,12 +67,10 @@ pub async fn store(
         .execute(&mut *tx)
         .await?;
     }
-    let is_new: bool = sqlx::query_scalar(
+    let is_new: Option<bool> = sqlx::query_scalar(
         "insert into policy_revisions (chain, revision, chain_toml, files, manifest, cases, state, published_by)
          values ($1, $2, $3, $4, $5, $6, 'staged', $7)
-         on conflict (chain, revision) do update set cases = excluded.cases, chain_toml = excluded.chain_toml,
-                                                     files = excluded.files
-         returning xmax = 0",
+         on conflict (chain, revision) do nothing returning true",
     )
     .bind(chain)
     .bind(&revision.revision)
@@ -81,12 +79,76 @@ pub async fn store(
     .bind(manifest)
     .bind(&revision.cases)
     .bind(actor)
-    .fetch_one(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
-    if is_new {
+    if is_new.is_some() {
         note(&mut tx, chain, Some(&revision.revision), "staged", actor, reason, None).await?;
     }
     tx.commit().await
+}
+
+/// Gives a stored revision the golden cases, thresholds and file names that its chain has now: they are no part of its id.
+/// Of one that serves customers they change only when the gate has let them (`may_serve`). Gives whether its `chain.toml` is
+/// another one now, which may set other thresholds.
+pub async fn renew(
+    tx: &mut PgConnection,
+    chain: &str,
+    revision: &StoredRevision,
+    may_serve: bool,
+) -> sqlx::Result<bool> {
+    let before: Option<String> = sqlx::query_scalar(
+        "select chain_toml from policy_revisions
+          where chain = $1 and revision = $2 and ($3 or state not in ('active', 'canary')) for update",
+    )
+    .bind(chain)
+    .bind(&revision.revision)
+    .bind(may_serve)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(before) = before else { return Ok(false) };
+    sqlx::query(
+        "update policy_revisions set cases = $3, chain_toml = $4, files = $5 where chain = $1 and revision = $2
+            and (cases, chain_toml, files) is distinct from ($3, $4, $5)",
+    )
+    .bind(chain)
+    .bind(&revision.revision)
+    .bind(&revision.cases)
+    .bind(&revision.chain_toml)
+    .bind(serde_json::json!({ "settings": revision.files, "components": revision.components }))
+    .execute(tx)
+    .await?;
+    Ok(before != revision.chain_toml)
+}
+
+/// The `chain.toml` of a stored revision.
+pub async fn chain_toml(pool: &PgPool, chain: &str, revision: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar("select chain_toml from policy_revisions where chain = $1 and revision = $2")
+        .bind(chain)
+        .bind(revision)
+        .fetch_optional(pool)
+        .await
+}
+
+/// Whether a revision is quarantined; its row stays locked until the end of the transaction.
+pub async fn is_quarantined(tx: &mut PgConnection, chain: &str, revision: &str) -> sqlx::Result<bool> {
+    let state: Option<String> =
+        sqlx::query_scalar("select state from policy_revisions where chain = $1 and revision = $2 for update")
+            .bind(chain)
+            .bind(revision)
+            .fetch_optional(tx)
+            .await?;
+    Ok(state.as_deref() == Some("quarantined"))
+}
+
+/// Whether a revision was ever the active one of its chain.
+pub async fn has_served(pool: &PgPool, chain: &str, revision: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from policy_transitions where chain = $1 and revision = $2 and state = 'active')",
+    )
+    .bind(chain)
+    .bind(revision)
+    .fetch_one(pool)
+    .await
 }
 
 /// Gives a revision another state, and notes who did it and why.
@@ -168,12 +230,15 @@ pub async fn set_gate(pool: &PgPool, chain: &str, revision: &str, verdict: &Valu
     Ok(())
 }
 
-/// Marks a revision that is in no place of its chain as rejected; gives whether it was not so before.
+/// Marks a revision that is in no place of its chain, and never served, as rejected; gives whether it was not so before. One
+/// that served stays what it is: going back to it needs no gate.
 pub async fn reject(pool: &PgPool, chain: &str, revision: &str, actor: &str, reason: &str) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     let changed = sqlx::query(
         "update policy_revisions set state = 'rejected', state_since = now()
-          where chain = $1 and revision = $2 and state in ('staged', 'retired')",
+          where chain = $1 and revision = $2 and state in ('staged', 'retired')
+            and not exists (select 1 from policy_transitions t
+                             where t.chain = $1 and t.revision = $2 and t.state = 'active')",
     )
     .bind(chain)
     .bind(revision)

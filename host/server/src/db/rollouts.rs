@@ -82,6 +82,8 @@ pub enum Changed<E> {
     Done(Rollout),
     /// The caller refused it, and nothing was written.
     Refused(E),
+    /// A revision that would come into a place was quarantined meanwhile, and nothing was written.
+    Quarantined(String),
 }
 
 /// Changes a chain's row under its lock. `make` gets the row and the time of the database, and says which revisions
@@ -96,7 +98,7 @@ pub async fn change<E>(
     let changed = change_in(&mut tx, chain, cause, make).await?;
     match &changed {
         Changed::Done(_) => tx.commit().await?,
-        Changed::Refused(_) => tx.rollback().await?,
+        Changed::Refused(_) | Changed::Quarantined(_) => tx.rollback().await?,
     }
     Ok(changed)
 }
@@ -130,6 +132,12 @@ pub async fn change_in<E>(
     if row == before && changes.is_empty() {
         return Ok(Changed::Done(row));
     }
+    for revision in newly_placed(&before, &row) {
+        // Read under a lock: staging and judging take long, and a tripwire may have been faster.
+        if revisions::is_quarantined(tx, chain, revision).await? {
+            return Ok(Changed::Quarantined(revision.to_owned()));
+        }
+    }
     row.generation += 1;
     store(tx, &row).await?;
     for change in &changes {
@@ -143,6 +151,22 @@ pub async fn change_in<E>(
     super::audit::write(&mut *tx, cause.actor, cause.action, chain, detail).await?;
     sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(chain).execute(&mut *tx).await?;
     Ok(Changed::Done(row))
+}
+
+/// Announces to every replica that what a revision was staged from has changed, though no place did.
+pub async fn renew(tx: &mut PgConnection, chain: &str) -> sqlx::Result<()> {
+    sqlx::query("update policy_active set generation = generation + 1 where chain = $1")
+        .bind(chain)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(chain).execute(tx).await?;
+    Ok(())
+}
+
+/// The revisions that stand in a place in which they did not stand before.
+fn newly_placed<'a>(before: &Rollout, after: &'a Rollout) -> impl Iterator<Item = &'a str> {
+    let places = [(&before.active, &after.active), (&before.canary, &after.canary), (&before.shadow, &after.shadow)];
+    places.into_iter().filter(|(before, after)| before != after).filter_map(|(_, after)| after.as_deref())
 }
 
 async fn store(tx: &mut PgConnection, row: &Rollout) -> sqlx::Result<()> {

@@ -9,7 +9,7 @@
 //! those that the others have stored lately to its own, so that a fault which each of them sees rarely is seen by all. Without
 //! the database every replica goes by its own turns. Several replicas may trip at once; the second finds nothing to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ const LOOKS_PER_EXCHANGE: u32 = 4;
 const FRESH_S: f64 = 15.0;
 /// Until a chain's own is known.
 const WINDOW_S: u32 = 300;
+/// Former revisions of a chain that are remembered, so that going back to one is not taken for a new one.
+const SERVED_MAX: usize = 50;
 /// A revision that could not be taken out is judged again after so many looks.
 const LOOKS_PER_TRY: u32 = 10;
 
@@ -163,10 +165,14 @@ struct Watched {
     /// Since when, as it was known when this process started.
     active_since: Option<DateTime<Utc>>,
     probation: Option<Probation>,
+    /// Revisions that were active before the one that is, oldest first; at most [`SERVED_MAX`].
+    served: VecDeque<String>,
     /// What the other replicas have counted.
     others: BTreeMap<Key, Counts>,
     /// Looks until the chain is judged again.
     wait: u32,
+    /// A revision is being taken out.
+    trip: Option<tokio::task::JoinHandle<Tripped>>,
 }
 
 /// A revision that is to be taken out.
@@ -210,7 +216,7 @@ impl Watch {
     /// Since when the chain's active revision is active, by the word of all replicas.
     async fn active_since(&self, chain: &str) -> Option<DateTime<Utc>> {
         // Without an answer it counts as old: what served before this process started is not taken out on a guess.
-        db::rollouts::get(&self.pool, chain).await.ok().flatten().map(|row| row.active_since)
+        db::in_time(db::rollouts::get(&self.pool, chain)).await.ok().flatten().map(|row| row.active_since)
     }
 
     async fn look(&self, chain: &str, slots: &Slots, watched: &mut Watched) {
@@ -221,14 +227,24 @@ impl Watch {
             watched.wait = rest;
             return;
         }
+        if let Some(trip) = watched.trip.take() {
+            if !trip.is_finished() {
+                watched.trip = Some(trip);
+                return;
+            }
+            if !matches!(trip.await, Ok(Tripped::Out(_))) {
+                watched.wait = LOOKS_PER_TRY;
+                return;
+            }
+        }
         let Some(Found { slot, revision, trip }) = watched.judge(slots, &own) else { return };
         let kind = trip.kind();
         metrics::counter!("frontdesk_policy_tripwires_total", "chain" => chain.to_owned(), "kind" => kind).increment(1);
-        // It says in the log what became of it.
-        let tripped = self.policies.trip(chain, &revision, &format!("tripwire on the {}: {trip}", slot.as_str())).await;
-        if !matches!(tripped, Tripped::Out(_)) {
-            watched.wait = LOOKS_PER_TRY;
-        }
+        // It says in the log what became of it. Beside this task, because telling the database and following it may take long,
+        // and the other chains are to be watched meanwhile.
+        let (policies, chain) = (self.policies.clone(), chain.to_owned());
+        let reason = format!("tripwire on the {}: {trip}", slot.as_str());
+        watched.trip = Some(tokio::spawn(async move { policies.trip(&chain, &revision, &reason).await }));
     }
 
     /// Tells the other replicas what this one counted, and hears what they did.
@@ -252,7 +268,7 @@ impl Watch {
             db::turn_windows::of_others(&self.pool, &self.replica, chain, FRESH_S).await
         };
         watched.others.clear();
-        match exchanged.await {
+        match db::in_time(exchanged).await {
             Ok(rows) => {
                 for row in rows {
                     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.kind);
@@ -278,15 +294,21 @@ impl Watched {
             self.probation.take_if(|probation| probation.until <= now);
             return;
         }
-        let before = std::mem::replace(&mut self.active, active.map(|serving| serving.id().to_owned()));
+        let is_first = self.active.is_none();
+        if let Some(before) = std::mem::replace(&mut self.active, active.map(|serving| serving.id().to_owned())) {
+            self.served.retain(|served| *served != before);
+            self.served.push_back(before);
+            if self.served.len() > SERVED_MAX {
+                self.served.pop_front();
+            }
+        }
         self.probation = None;
         let (Some(active), Some(previous)) = (active, &slots.previous) else { return };
         // A revision that came back because its successor went is not new.
-        let since = match &before {
-            Some(before) if before == previous.id() => now,
-            Some(_) => return,
-            None => self.active_since.unwrap_or_default(),
-        };
+        if self.served.iter().any(|served| served == active.id()) {
+            return;
+        }
+        let since = if is_first { self.active_since.unwrap_or_default() } else { now };
         let until = since + chrono::Duration::seconds(active.revision.spec().tripwire.probation_s.into());
         if until > now {
             let before = own.get(&(previous.id().to_owned(), Kind::Served)).cloned().unwrap_or_default();

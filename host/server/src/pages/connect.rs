@@ -80,7 +80,7 @@ pub enum ConnectError {
 /// # Errors
 /// See [`ConnectError`].
 pub async fn connect(app: &App, actor: &str, request: Request) -> Result<Connected, ConnectError> {
-    check(&request)?;
+    check(&request, app.policies.chains())?;
     let (app_id, app_secret) = meta_app(app)?;
     let graph = app.outbox.graph();
     let long = settle("exchange the token", graph.exchange_token(&app_id, &app_secret, &request.user_token).await)?;
@@ -111,10 +111,15 @@ pub(super) fn described(failure: &Failure, trace: &CallTrace) -> String {
     format!("{} ({status}, code {}, subcode {})", failure.name(), number(trace.code), number(trace.subcode))
 }
 
-fn check(request: &Request) -> Result<(), ConnectError> {
+fn check(request: &Request, chains: &[String]) -> Result<(), ConnectError> {
     let field = |field, problem: &str| Err(ConnectError::Field { field, problem: problem.to_owned() });
-    if request.chain.as_deref().is_some_and(|chain| !crate::settings::is_plain_name(chain)) {
-        return field("chain", "expected the name of a folder in policies.dir");
+    if let Some(chain) = request.chain.as_ref().filter(|chain| !chains.contains(chain)) {
+        let found = if crate::settings::is_plain_name(chain) { chain } else { "no plain name" };
+        let known = chains.join(", ");
+        return field(
+            "chain",
+            &format!("is {found}, expected a chain of this host: {known}; a new folder is found at the next start"),
+        );
     }
     if request.time_zone.as_deref().is_some_and(|zone| zone.parse::<chrono_tz::Tz>().is_err()) {
         return field("time_zone", "expected an IANA name such as Europe/Vienna");

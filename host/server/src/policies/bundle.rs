@@ -21,8 +21,9 @@ pub async fn read(
 ) -> Result<(Bundle, String), PolicyError> {
     let folder = dir.join(chain);
     let read = tokio::task::spawn_blocking(move || frontdesk_policy_bundle::read(&folder)).await??;
+    // As the folder has it: what the database adds is named by digests, and signatures that arrive elsewhere are no change.
+    let hash = content_sha256(&read.bundle);
     let bundle = complete(pool, provenance, chain, read).await?;
-    let hash = content_sha256(&bundle);
     Ok((bundle, hash))
 }
 
@@ -41,15 +42,8 @@ pub async fn complete(pool: &PgPool, provenance: &Provenance, chain: &str, read:
     Ok(bundle)
 }
 
-/// Stores a staged bundle as a revision.
-pub async fn store(
-    pool: &PgPool,
-    chain: &str,
-    bundle: &Bundle,
-    revision: &Revision,
-    actor: &str,
-    reason: &str,
-) -> sqlx::Result<()> {
+/// A staged bundle as it is stored, and the components' bytes by their digests.
+pub fn stored_form<'a>(bundle: &'a Bundle, revision: &Revision) -> (StoredRevision, Vec<(String, &'a [u8])>) {
     let (mut settings, mut components) = (serde_json::Map::new(), serde_json::Map::new());
     let mut wasm = Vec::new();
     for WantedFile { path, kind } in revision.spec().wanted_files() {
@@ -72,6 +66,19 @@ pub async fn store(
         components: components.into(),
         cases: serde_json::to_value(&bundle.cases).unwrap_or_default(),
     };
+    (stored, wasm)
+}
+
+/// Stores a staged bundle as a revision.
+pub async fn store(
+    pool: &PgPool,
+    chain: &str,
+    bundle: &Bundle,
+    revision: &Revision,
+    actor: &str,
+    reason: &str,
+) -> sqlx::Result<()> {
+    let (stored, wasm) = stored_form(bundle, revision);
     let manifest = serde_json::to_value(revision.manifest()).unwrap_or_default();
     db::revisions::store(pool, chain, &stored, &wasm, &manifest, actor, reason).await
 }

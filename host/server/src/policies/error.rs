@@ -45,6 +45,18 @@ pub enum PolicyError {
         short(revision)
     )]
     Quarantined { revision: String },
+    #[error(
+        "revision {} never served this chain, so there is no going back to it; `promote` moves it on, through the gate",
+        short(revision)
+    )]
+    NeverServed { revision: String },
+    #[error(
+        "revision {} was published by another version of Frontdesk, which named the same files so; this one names them {}. \
+         Publish the chain again",
+        short(revision),
+        short(found)
+    )]
+    OtherVersion { revision: String, found: String },
     #[error("revision {} is not quarantined", short(revision))]
     NotQuarantined { revision: String },
     #[error("no revision waits to be moved on in this chain; name one")]
@@ -72,6 +84,15 @@ impl From<ProvenanceError> for PolicyError {
 }
 
 impl PolicyError {
+    /// Whether a folder that was refused for this is to be judged again though nothing in it changes: what it lacks may
+    /// arrive elsewhere.
+    pub fn may_heal(&self) -> bool {
+        let is_untrusted = |source: &ProvenanceError| matches!(source, ProvenanceError::Untrusted { .. });
+        self.is_passing()
+            || matches!(self, Self::UnknownDigest { .. })
+            || matches!(self, Self::Provenance { source } if is_untrusted(source))
+    }
+
     /// Whether trying again without a change may succeed.
     pub fn is_passing(&self) -> bool {
         if let Self::Provenance { source } = self {

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use notify_debouncer_full::notify::RecursiveMode;
+use notify_debouncer_full::DebounceEventResult;
+use notify_debouncer_full::notify::event::{AccessKind, AccessMode};
+use notify_debouncer_full::notify::{EventKind, RecursiveMode};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +27,15 @@ const LISTEN_MAX: Duration = Duration::from_secs(300);
 /// Pause before a broken connection for notifications is made again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 
+/// Whether a file may be another one after this event. Opening and reading are what the reader itself does: hearing of that
+/// would wake it for ever.
+fn may_change(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(kind) => *kind == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
 impl Policies {
     pub(super) fn start_tasks(&self, settings: &PolicySettings, tasks: &TaskTracker, stop: &CancellationToken) {
         let poll = ms(settings.poll_ms);
@@ -36,7 +47,11 @@ impl Policies {
 
     fn watch(&self, settings: &PolicySettings) -> Option<impl Send + 'static> {
         let inner = std::sync::Arc::clone(&self.inner);
-        let made = notify_debouncer_full::new_debouncer(DEBOUNCE, None, move |_| inner.wake.notify_one());
+        let made = notify_debouncer_full::new_debouncer(DEBOUNCE, None, move |heard: DebounceEventResult| {
+            if heard.map_or(true, |events| events.iter().any(|event| may_change(&event.kind))) {
+                inner.wake.notify_one();
+            }
+        });
         let watched = made.and_then(|mut debouncer| {
             // The folder, never a file: a file that is replaced by a rename is lost to its watcher.
             debouncer.watch(&settings.dir, RecursiveMode::Recursive)?;
@@ -126,6 +141,11 @@ impl Policies {
             }
             _ => return,
         };
+        // A step is for a replica that runs the canary: what nobody can stage must not grow.
+        let runs = self.slots(chain).canary.as_ref().map(|canary| canary.serving.id().to_owned());
+        if runs != row.canary {
+            return;
+        }
         let by = By { actor: "clock", reason: "the canary's time has come", forced: false };
         match db::in_time(self.change_row(chain, &by, "policy.step", &Move::Advance)).await {
             Ok(db::rollouts::Changed::Done(after)) if after.generation > row.generation => {
@@ -160,7 +180,7 @@ impl Policies {
         let slots = self.slots(chain);
         let chains = self.lock();
         let known = chains.get(chain);
-        let rejected = known.and_then(|known| known.rejected.as_ref()).map(|rejected| rejected.reason.clone());
+        let rejected = known.and_then(|known| known.refusal().as_ref()).map(|rejected| rejected.reason.clone());
         Report {
             chain: chain.to_owned(),
             generation: known.map_or(0, |known| known.generation),
@@ -170,6 +190,30 @@ impl Policies {
             shadow: slots.shadow.as_ref().map(|serving| serving.id().to_owned()),
             problem: known.and_then(|known| known.problem.clone()),
             folder: rejected.or_else(|| known.and_then(|known| known.folder.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notify_debouncer_full::notify::event::{CreateKind, ModifyKind, RemoveKind};
+
+    use super::*;
+
+    #[test]
+    fn reading_is_no_change_and_everything_else_may_be_one() {
+        for kind in [AccessKind::Read, AccessKind::Open(AccessMode::Any), AccessKind::Close(AccessMode::Read)] {
+            assert!(!may_change(&EventKind::Access(kind)), "{kind:?}");
+        }
+        for kind in [
+            EventKind::Any,
+            EventKind::Other,
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Create(CreateKind::Any),
+            EventKind::Modify(ModifyKind::Any),
+            EventKind::Remove(RemoveKind::Any),
+        ] {
+            assert!(may_change(&kind), "{kind:?}");
         }
     }
 }

@@ -11,14 +11,17 @@
 //!
 //! So a change that this process *sees* counts, also one back to earlier content; a restart alone brings nothing back.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use frontdesk_policy_bundle::BundleError;
 use frontdesk_policy_engine::Bundle;
 
 use super::moves::{By, FromFolder, Times};
 use super::rollout::short;
-use super::{Policies, PolicyError, Rejection, bundle};
+use super::slots::Slots;
+use super::{Policies, PolicyError, Rejection, Serving, bundle};
 use crate::db;
 
 /// Longest time for a publication: the gate alone may be allowed ten minutes.
@@ -61,6 +64,7 @@ impl Policies {
             Ok(read) => read,
             Err(error) => return self.refuse_folder(chain, None, &error).await,
         };
+        self.folder_is_readable(chain, &hash);
         let content = match db::in_time(self.weigh(chain, &hash)).await {
             Ok(content) => content,
             Err(error) => {
@@ -70,6 +74,9 @@ impl Policies {
         };
         match content {
             Content::Judged => {}
+            Content::Current | Content::Stale if self.current(chain).is_none() => {
+                self.stand_in(chain, bundle, hash).await;
+            }
             Content::Current => self.folder_is_good(chain, hash, None),
             Content::Stale => {
                 let note = "the folder holds what was published before and replaced since; it is not used until its \
@@ -133,35 +140,75 @@ impl Policies {
         Ok(moved.revision)
     }
 
+    /// The row names a revision that cannot be staged here, nor the one before it: what the folder holds serves this
+    /// replica's turns, rather than nothing, until the row can be followed. The row stays as it is.
+    async fn stand_in(&self, chain: &str, bundle: Bundle, hash: String) {
+        let staged = async {
+            self.inner.provenance.check(chain, &bundle)?;
+            let staged = self.stage(bundle.clone()).await?;
+            // A decision must be able to name what made it.
+            let (pool, actor) = (&self.inner.pool, &self.inner.replica);
+            bundle::store(pool, chain, &bundle, &staged, actor, "stands in for what cannot be staged").await?;
+            Ok::<_, PolicyError>(staged)
+        };
+        let revision = match Box::pin(staged).await {
+            Ok(revision) => revision,
+            Err(error) => return self.refuse_folder(chain, Some(hash), &error).await,
+        };
+        let note = format!("revision {} of the folder stands in for what the row names", short(revision.id().as_str()));
+        tracing::error!(chain, revision = revision.id().short(), "{note}");
+        {
+            let chains = self.lock();
+            let slots = self.slots(chain);
+            if slots.active.is_none() {
+                let active = Some(Arc::new(Serving { revision, since: Utc::now(), origin: "folder" }));
+                self.store_slots(chain, Slots { active, ..Slots::clone(&slots) });
+            }
+            drop(chains);
+        }
+        self.folder_is_good(chain, hash, Some(note));
+    }
+
     fn seen(&self, chain: &str) -> Option<String> {
         self.lock().get(chain).and_then(|known| known.seen.clone())
+    }
+
+    /// Trouble with other content, or with none, is over.
+    fn folder_is_readable(&self, chain: &str, hash: &str) {
+        if let Some(known) = self.lock().get_mut(chain) {
+            known.trouble.take_if(|trouble| trouble.content_sha256.as_deref() != Some(hash));
+        }
     }
 
     fn folder_is_good(&self, chain: &str, hash: String, note: Option<String>) {
         let mut chains = self.lock();
         let known = chains.entry(chain.to_owned()).or_default();
         known.seen = Some(hash);
-        known.rejected = None;
+        (known.rejected, known.trouble) = (None, None);
         known.folder = note;
     }
 
     async fn refuse_folder(&self, chain: &str, hash: Option<String>, error: &PolicyError) {
         let reason = error.describe();
-        // The same failure again is not news; another one is.
-        let seen = hash.clone().unwrap_or_else(|| format!("unreadable: {reason}"));
+        let rejection = Rejection { at: Utc::now(), content_sha256: hash.clone(), reason: reason.clone() };
         {
             let mut chains = self.lock();
             let known = chains.entry(chain.to_owned()).or_default();
-            let is_known = known.seen.as_deref() == Some(seen.as_str())
-                || known.rejected.as_ref().is_some_and(|it| it.reason == reason && it.content_sha256 == hash);
-            // What could not be stored is tried again: the folder is not to blame.
-            if !error.is_passing() {
-                known.seen = Some(seen);
+            // The same failure again is not news; another one is.
+            let is_known = |said: &Option<Rejection>| {
+                said.as_ref().is_some_and(|it| it.reason == reason && it.content_sha256 == hash)
+            };
+            let is_known = is_known(&known.trouble) || is_known(&known.rejected);
+            if is_content_to_blame(error) {
+                known.seen = Some(hash.clone().unwrap_or_else(|| format!("no chain: {reason}")));
+                (known.rejected, known.trouble) = (Some(rejection), None);
+            } else {
+                // It is tried again. What was said of the content before stays true.
+                known.trouble = Some(rejection);
             }
             if is_known {
                 return;
             }
-            known.rejected = Some(Rejection { at: Utc::now(), content_sha256: hash.clone(), reason: reason.clone() });
         }
         metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned()).increment(1);
         tracing::error!(chain, reason, "a policy candidate was rejected; the old revision serves on");
@@ -200,9 +247,30 @@ impl Policies {
     }
 }
 
+/// Whether the same content will be refused again, so that it counts as judged. A file that cannot be read for the moment
+/// (it is being replaced, the disk has a fault) says nothing about the content; else one hiccup would make what the folder
+/// held before look like news.
+fn is_content_to_blame(error: &PolicyError) -> bool {
+    !error.may_heal() && !matches!(error, PolicyError::Bundle { source: BundleError::Read { .. } })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hiccup_is_not_held_against_the_content() {
+        let io = |kind| BundleError::Read { path: "chain.toml".into(), source: std::io::Error::from(kind) };
+        for (error, expected) in [
+            (PolicyError::from(io(std::io::ErrorKind::NotFound)), false),
+            (PolicyError::from(sqlx::Error::PoolTimedOut), false),
+            (PolicyError::UnknownDigest { digest: "ab".to_owned() }, false),
+            (PolicyError::from(BundleError::NotText { path: "a.toml".into() }), true),
+            (PolicyError::Quarantined { revision: "ab".to_owned() }, true),
+        ] {
+            assert_eq!(is_content_to_blame(&error), expected, "{error}");
+        }
+    }
 
     #[test]
     fn a_change_that_is_seen_counts_and_a_restart_brings_nothing_back() {

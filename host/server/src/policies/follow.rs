@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use frontdesk_policy_engine::Revision;
+use frontdesk_policy_engine::{ChainSpec, Revision};
 
 use super::rollout::short;
 use super::slots::{Canary, Share, Slots};
@@ -16,6 +16,17 @@ use crate::db::rollouts::Rollout;
 const RESTORE_MAX: Duration = Duration::from_secs(60);
 /// A revision that could not be staged here is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// A row that changes while its revisions are staged is read again at most so often before what was read is followed.
+const READINGS_MAX: u32 = 5;
+
+/// The revisions of a row, as far as they can be staged here.
+struct Places {
+    active: Option<Arc<Revision>>,
+    canary: Option<Arc<Revision>>,
+    shadow: Option<Arc<Revision>>,
+    previous: Option<Arc<Revision>>,
+    problems: Vec<String>,
+}
 
 impl Policies {
     /// Makes this process run what the chain's row says.
@@ -26,17 +37,38 @@ impl Policies {
             self.flush_trips(chain).await?;
             db::rollouts::get(&self.inner.pool, chain).await
         };
-        match db::in_time(row).await {
-            Ok(Some(row)) => self.install(chain, &row, None).await,
-            Ok(None) => {}
-            Err(error) => self.set_problem(chain, Some(format!("the chain's row cannot be read: {error}"))),
+        let mut row = db::in_time(row).await;
+        for _ in 0..READINGS_MAX {
+            let read = match row {
+                Ok(Some(read)) => read,
+                Ok(None) => return,
+                Err(error) => {
+                    return self.set_problem(chain, Some(format!("the chain's row cannot be read: {error}")));
+                }
+            };
+            let places = self.load_places(chain, &read, None).await;
+            // Staging takes long; what was rolled back or quarantined meanwhile must not serve for a moment.
+            row = db::in_time(db::rollouts::get(&self.inner.pool, chain)).await;
+            let is_old = matches!(&row, Ok(Some(now)) if now.generation != read.generation);
+            if !is_old {
+                return self.put(chain, &read, places);
+            }
         }
     }
 
     /// Puts the row's revisions into their places. The caller has passed the turnstile. `fresh` is a revision that is
     /// staged already.
     pub(super) async fn install(&self, chain: &str, row: &Rollout, fresh: Option<&Arc<Revision>>) {
+        let places = self.load_places(chain, row, fresh).await;
+        self.put(chain, row, places);
+    }
+
+    async fn load_places(&self, chain: &str, row: &Rollout, fresh: Option<&Arc<Revision>>) -> Places {
         let mut problems = Vec::new();
+        let is_known = self.lock().get(chain).is_some_and(|known| known.generation == row.generation);
+        if !is_known {
+            self.forget_other_forms(chain, row).await;
+        }
         let mut load = async |slot: &str, revision: &Option<String>| {
             let revision = revision.as_deref()?;
             match self.load(chain, revision, fresh).await {
@@ -51,7 +83,29 @@ impl Policies {
         let canary = load("canary", &row.canary).await;
         let shadow = load("shadow", &row.shadow).await;
         let previous = load("previous", &row.previous).await;
+        Places { active, canary, shadow, previous, problems }
+    }
 
+    /// Thresholds are no part of a revision's id. One that is held with others than are stored now is staged again.
+    async fn forget_other_forms(&self, chain: &str, row: &Rollout) {
+        let mut others = Vec::new();
+        for revision in [&row.active, &row.canary, &row.shadow].into_iter().flatten() {
+            let held = self.slots(chain).loaded(revision).map(|held| Arc::clone(&held.revision));
+            let Some(held) = held else { continue };
+            let stored = db::in_time(db::revisions::chain_toml(&self.inner.pool, chain, revision)).await;
+            if let Ok(Some(text)) = stored
+                && ChainSpec::parse(&text).is_ok_and(|stored| stored != *held.spec())
+            {
+                others.push(revision.clone());
+            }
+        }
+        if let Some(known) = self.lock().get_mut(chain) {
+            known.other_forms = others;
+        }
+    }
+
+    fn put(&self, chain: &str, row: &Rollout, places: Places) {
+        let Places { active, canary, shadow, previous, mut problems } = places;
         let mut chains = self.lock();
         let known = chains.entry(chain.to_owned()).or_default();
         known.tripped.retain(|_, trip| trip.is_pending);
@@ -61,13 +115,24 @@ impl Policies {
             // What a tripwire has taken out meanwhile stays out.
             let revision = revision.filter(|revision| !known.tripped.contains_key(revision.id().as_str()))?;
             Some(match held {
-                Some(held) if held.revision.id() == revision.id() => Arc::clone(held),
+                Some(held) if Arc::ptr_eq(&held.revision, &revision) => Arc::clone(held),
+                // The same revision with other thresholds has been here since then.
+                Some(held) if held.revision.id() == revision.id() => {
+                    Arc::new(Serving { revision, since: held.since, origin: held.origin })
+                }
                 _ => Arc::new(Serving { revision, since: Utc::now(), origin }),
             })
         };
+        // Somebody must serve: what does so goes on when the new one cannot, and at the start the one before steps in.
+        let stands_in = || now.active.clone().or_else(|| serving(previous.clone(), now.previous.as_ref()));
+        let active = serving(active, now.active.as_ref()).or_else(|| row.active.as_ref().and_then(|_| stands_in()));
+        if let (Some(wanted), Some(active)) = (&row.active, &active)
+            && active.id() != wanted
+        {
+            problems.push(format!("revision {} serves in its place", short(active.id())));
+        }
         let wanted = Slots {
-            // Somebody must serve: what does so goes on when the new one cannot.
-            active: serving(active, now.active.as_ref()).or_else(|| row.active.as_ref().and(now.active.clone())),
+            active,
             canary: serving(canary, now.canary.as_ref().map(|canary| &canary.serving)).map(|serving| Canary {
                 serving,
                 share: u16::try_from(row.canary_share_bp).ok().and_then(Share::from_basis_points).unwrap_or_default(),
@@ -77,6 +142,7 @@ impl Policies {
             previous: serving(previous, now.previous.as_ref()),
         };
         known.generation = row.generation;
+        known.other_forms.clear();
         let changed = wanted.active.as_ref().map(|serving| serving.id()) != now.active.as_ref().map(|it| it.id());
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let is_news = problem.is_some() && problem != known.problem;
@@ -113,7 +179,9 @@ impl Policies {
         if let Some(fresh) = fresh.filter(|fresh| fresh.id().as_str() == revision) {
             return Ok(Arc::clone(fresh));
         }
-        if let Some(held) = self.slots(chain).loaded(revision) {
+        let has_other_form =
+            self.lock().get(chain).is_some_and(|known| known.other_forms.iter().any(|other| other == revision));
+        if let Some(held) = self.slots(chain).loaded(revision).filter(|_| !has_other_form) {
             return Ok(Arc::clone(&held.revision));
         }
         let known = self.lock().get(chain).and_then(|chain| chain.failed.get(revision).cloned());
@@ -146,8 +214,7 @@ impl Policies {
         self.inner.provenance.check(chain, &bundle)?;
         let staged = self.stage(bundle).await?;
         if staged.id().as_str() != revision {
-            // Another version of the host may read the same files in another way.
-            return Err(PolicyError::UnknownRevision { revision: revision.to_owned() });
+            return Err(PolicyError::OtherVersion { revision: revision.to_owned(), found: staged.id().to_string() });
         }
         Ok(staged)
     }

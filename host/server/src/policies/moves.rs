@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use frontdesk_policy_bundle::Document;
 use frontdesk_policy_engine::gate::Verdict;
 use frontdesk_policy_engine::rollout::{CanaryStep, OnChange, RolloutSpec};
 use frontdesk_policy_engine::{Bundle, Revision};
@@ -123,13 +124,41 @@ impl Policies {
     pub async fn publish(
         &self,
         chain: &str,
-        read: frontdesk_policy_bundle::Read,
+        document: Document,
         to: Placement,
         by: By<'_>,
     ) -> Result<Moved, PolicyError> {
         self.turnstile(chain)?;
-        let bundle = bundle::complete(&self.inner.pool, &self.inner.provenance, chain, read).await?;
-        Box::pin(self.take(chain, bundle, Some(to), by, None, &mut Times::default())).await
+        let taken = async {
+            let read = document.into_bundle()?;
+            let bundle = bundle::complete(&self.inner.pool, &self.inner.provenance, chain, read).await?;
+            Box::pin(self.take(chain, bundle, Some(to), by, None, &mut Times::default())).await
+        };
+        self.noted(chain, by, taken.await).await
+    }
+
+    /// A refusal of what a person brought stands in the same places as that of a folder.
+    async fn noted(&self, chain: &str, by: By<'_>, taken: Result<Moved, PolicyError>) -> Result<Moved, PolicyError> {
+        let Err(error) = &taken else { return taken };
+        let is_refusal = !error.is_passing() && !matches!(error, PolicyError::Move(_) | PolicyError::NothingWaits);
+        if is_refusal {
+            let reason = error.describe();
+            metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned()).increment(1);
+            tracing::error!(
+                chain,
+                actor = by.actor,
+                reason,
+                "a policy candidate was rejected; the old revision serves on"
+            );
+            // The gate's refusal is noted with its revision.
+            if !matches!(error, PolicyError::Gate { .. }) {
+                let noted = db::revisions::note_rejected(&self.inner.pool, chain, None, by.actor, &reason);
+                if let Err(error) = db::in_time(noted).await {
+                    tracing::warn!(%error, chain, "the rejection could not be stored");
+                }
+            }
+        }
+        taken
     }
 
     /// Takes a bundle. Without a placement the chain's own word counts.
@@ -147,8 +176,9 @@ impl Policies {
         let candidate = self.stage(bundle.clone()).await?;
         times.stage_ms = started.elapsed().as_millis();
         let to = to.unwrap_or_else(|| Placement::on_change(&candidate.spec().rollout));
-        // Nobody else could serve.
-        let is_first = folder.is_some() && self.current(chain).is_none();
+        // Nobody serves anywhere: that this replica cannot serve would be no reason to change what all do.
+        let is_first = folder.is_some()
+            && db::rollouts::get(&self.inner.pool, chain).await?.is_none_or(|row| row.active.is_none());
         let to = if is_first { Placement::Activate } else { to };
 
         let started = Instant::now();
@@ -165,7 +195,8 @@ impl Policies {
         let started = Instant::now();
         let origin = if folder.is_some() { "folder" } else { "api" };
         let id = candidate.id().as_str();
-        let rollout = self.move_to(chain, &candidate, to.as_move(id, origin), to.action(), by, folder).await?;
+        let made = to.as_move(id, origin);
+        let rollout = self.move_to(chain, (&candidate, &bundle), made, to.action(), by, folder).await?;
         times.activate_ms = started.elapsed().as_millis();
         Ok(Moved { revision: id.to_owned(), rollout, gate: Some(verdict) })
     }
@@ -179,6 +210,17 @@ impl Policies {
         by: By<'_>,
     ) -> Result<Moved, PolicyError> {
         self.turnstile(chain)?;
+        let placed = Box::pin(self.place_stored(chain, revision, to, by)).await;
+        self.noted(chain, by, placed).await
+    }
+
+    async fn place_stored(
+        &self,
+        chain: &str,
+        revision: Option<&str>,
+        to: Placement,
+        by: By<'_>,
+    ) -> Result<Moved, PolicyError> {
         let revision = match revision {
             Some(revision) => revision.to_owned(),
             None => self.waiting(chain).await?,
@@ -190,9 +232,13 @@ impl Policies {
             Some(held) => Arc::clone(&held.revision),
             None => self.stage(bundle.clone()).await?,
         };
+        if candidate.id().as_str() != revision {
+            return Err(PolicyError::OtherVersion { revision, found: candidate.id().to_string() });
+        }
         let verdict = self.judge(chain, &candidate, &bundle).await?;
         self.hold_back(chain, &candidate, &verdict, &to, by).await?;
-        let rollout = self.move_to(chain, &candidate, to.as_move(&revision, "api"), to.action(), by, None).await?;
+        let made = to.as_move(&revision, "api");
+        let rollout = self.move_to(chain, (&candidate, &bundle), made, to.action(), by, None).await?;
         Ok(Moved { revision, rollout, gate: Some(verdict) })
     }
 
@@ -220,6 +266,9 @@ impl Policies {
                     (None, previous) => previous.ok_or(MoveError::NothingBefore)?,
                 };
                 self.refuse_quarantined(chain, &to).await?;
+                if !db::revisions::has_served(&self.inner.pool, chain, &to).await? {
+                    return Err(PolicyError::NeverServed { revision: to });
+                }
                 let active = row.active.unwrap_or_default();
                 let before = db::revisions::served_before(&self.inner.pool, chain, &to, &active).await?;
                 (to.clone(), Move::Back { revision: to, before })
@@ -238,6 +287,7 @@ impl Policies {
         let rollout = match self.change_row(chain, &by, "policy.rollback", &made).await? {
             Changed::Done(row) => row,
             Changed::Refused(error) => return Err(error.into()),
+            Changed::Quarantined(revision) => return Err(PolicyError::Quarantined { revision }),
         };
         self.install(chain, &rollout, staged.as_ref()).await;
         Ok(Moved { revision, rollout: Some(rollout), gate: None })
@@ -315,13 +365,14 @@ impl Policies {
     async fn move_to(
         &self,
         chain: &str,
-        candidate: &Arc<Revision>,
+        (candidate, bundle): (&Arc<Revision>, &Bundle),
         made: Option<Move>,
         action: &'static str,
         by: By<'_>,
         folder: Option<FromFolder<'_>>,
     ) -> Result<Option<Rollout>, PolicyError> {
         let _turn = self.turnstile(chain)?.lock().await;
+        let may_serve = matches!(made, Some(Move::Activate { .. } | Move::Canary { .. }));
         let mut tx = self.inner.pool.begin().await?;
         if let Some(FromFolder { content_sha256 }) = folder {
             let row = db::rollouts::lock(&mut tx, chain).await?;
@@ -348,10 +399,20 @@ impl Policies {
                     // A folder that holds what is active already asks for nothing.
                     Changed::Refused(MoveError::Active { .. }) if by.actor == self.inner.replica => None,
                     Changed::Refused(error) => return Err(error.into()),
+                    Changed::Quarantined(revision) => return Err(PolicyError::Quarantined { revision }),
                 }
             }
         };
+        let (stored, _) = bundle::stored_form(bundle, candidate);
+        let is_renewed = db::revisions::renew(&mut tx, chain, &stored, may_serve).await?;
+        if is_renewed {
+            db::rollouts::renew(&mut tx, chain).await?;
+        }
         tx.commit().await?;
+        let row = match row {
+            Some(_) if is_renewed => db::rollouts::get(&self.inner.pool, chain).await?,
+            row => row,
+        };
         if let Some(row) = &row {
             self.install(chain, row, Some(candidate)).await;
         }

@@ -148,6 +148,8 @@ impl Provenance {
             // Bytes that somebody gave with the chain are none of the registry's: its manifest says which they are.
             let reference = OciReference::parse(&component)
                 .map_err(|reason| ProvenanceError::Reference { component: component.clone(), reason })?;
+            // Of what was pulled before, too: a registry that is taken out of the settings is out for whatever comes anew.
+            self.allow(&component, &reference)?;
             let artifact = self.pulled(&component, &reference).await?;
             self.find_signatures(chain, &component, &reference, &artifact).await?;
             bundle.files.insert(component, artifact.wasm);
@@ -183,23 +185,27 @@ impl Provenance {
             else {
                 continue;
             };
-            self.merge(&sha256_hex(wasm), brought).await?;
+            self.merge(&sha256_hex(wasm), wasm, brought).await?;
         }
         Ok(())
+    }
+
+    fn allow(&self, component: &str, reference: &OciReference) -> Result<(), ProvenanceError> {
+        let registry = reference.registry();
+        if self.allowed.is_empty() || self.allowed.iter().any(|name| name == registry) {
+            return Ok(());
+        }
+        Err(ProvenanceError::NotAllowed {
+            component: component.to_owned(),
+            registry: registry.to_owned(),
+            allowed: self.allowed.join(", "),
+        })
     }
 
     /// The component of a reference: from the database, or pulled and put there.
     async fn pulled(&self, component: &str, reference: &OciReference) -> Result<Artifact, ProvenanceError> {
         if let Some(known) = db::artifact(&self.pool, reference.digest()).await? {
             return Ok(known);
-        }
-        let registry = reference.registry();
-        if !self.allowed.is_empty() && !self.allowed.iter().any(|name| name == registry) {
-            return Err(ProvenanceError::NotAllowed {
-                component: component.to_owned(),
-                registry: registry.to_owned(),
-                allowed: self.allowed.join(", "),
-            });
         }
         let started = Instant::now();
         self.asked_of_late(component)?;
@@ -212,7 +218,7 @@ impl Provenance {
             manifest: pulled.manifest,
             wasm: pulled.component,
         };
-        let repository = format!("{registry}/{}", reference.repository());
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
         db::keep_artifact(&self.pool, reference.digest(), &repository, &artifact).await?;
         let (bytes, pull_ms) = (artifact.wasm.len(), started.elapsed().as_millis());
         tracing::info!(
@@ -244,14 +250,22 @@ impl Provenance {
         let found = self.registry.signatures(reference, &artifact.manifest).await;
         let found = found.map_err(|source| ProvenanceError::Signatures { component: component.to_owned(), source });
         self.note(&asked, &found);
-        self.merge(&artifact.component_digest, Evidence::of_registry(found?)).await
+        let found = found?;
+        if found.skipped > 0 {
+            tracing::warn!(
+                component,
+                skipped = found.skipped,
+                "layers beside the signatures cannot be read as signatures"
+            );
+        }
+        self.merge(&artifact.component_digest, &artifact.wasm, Evidence::of_registry(found.evidence)).await
     }
 
-    async fn merge(&self, component_digest: &str, newer: Evidence) -> Result<(), ProvenanceError> {
+    async fn merge(&self, component_digest: &str, wasm: &[u8], newer: Evidence) -> Result<(), ProvenanceError> {
         let mut tx = self.pool.begin().await?;
         let known = db::signatures_locked(&mut tx, component_digest).await?;
         let older = known.and_then(|known| Evidence::parse(&known).ok()).unwrap_or_default();
-        let merged = older.clone().merged(newer);
+        let merged = self.trust.merged(wasm, older.clone(), newer);
         if merged != older {
             db::set_signatures(&mut tx, component_digest, &merged.to_bytes()?).await?;
         }

@@ -83,6 +83,10 @@ impl Policies {
             match self.change_row(chain, &by, "policy.trip", &moved).await? {
                 Changed::Done(_) | Changed::Refused(MoveError::NothingBefore) => {}
                 Changed::Refused(error) => tracing::error!(chain, %error, "a trip could not be stored"),
+                // The revision that was to come back is out, too: the harmful one stays, and its faults go to people.
+                Changed::Quarantined(previous) => {
+                    tracing::error!(chain, previous = short(&previous), "nothing good is left to go back to");
+                }
             }
             if let Some(trip) = self.lock().get_mut(chain).and_then(|chain| chain.tripped.get_mut(&revision)) {
                 trip.is_pending = false;

@@ -32,6 +32,8 @@ struct Inspected<'a> {
     /// The line for chain.toml; of a component in a registry.
     reference: Option<String>,
     signatures: usize,
+    /// What lies under the signatures' tag and cannot be read as one.
+    skipped: usize,
     /// Whether the key that was given signed it.
     signed: Option<bool>,
     #[serde(flatten)]
@@ -60,6 +62,10 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
         };
         let _ = writeln!(text, "signed     {}{by_key}", words::count(signatures, "signature", "signatures"));
     }
+    if found.skipped > 0 {
+        let layers = words::count(found.skipped, "layer", "layers");
+        let _ = writeln!(text, "skipped    {layers} under the signatures' tag: no signature, or none that can be read");
+    }
     if let Some(reference) = &found.reference {
         let _ = writeln!(text, "\nThe line for chain.toml:\n\ncomponent = \"{reference}\"");
     }
@@ -72,6 +78,7 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
         file: options.component.clone(),
         reference: found.reference.as_ref().map(ToString::to_string),
         signatures,
+        skipped: found.skipped,
         signed,
         inspection: &inspection,
         snapshot: &snapshot,
@@ -83,6 +90,8 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
 struct Found {
     wasm: Vec<u8>,
     evidence: Evidence,
+    /// Layers beside the signatures that could not be read.
+    skipped: usize,
     reference: Option<OciReference>,
 }
 
@@ -97,7 +106,7 @@ fn in_file(file: &Path) -> Result<Found, Failure> {
     } else {
         Evidence::default()
     };
-    Ok(Found { wasm, evidence, reference: None })
+    Ok(Found { wasm, evidence, skipped: 0, reference: None })
 }
 
 async fn in_registry(options: &Options) -> Result<Found, Failure> {
@@ -106,7 +115,8 @@ async fn in_registry(options: &Options) -> Result<Found, Failure> {
     let reference = registry.resolve(&name).await.map_err(|error| oci::failure(&error))?;
     let pulled = registry.pull(&reference).await.map_err(|error| oci::failure(&error))?;
     let found = registry.signatures(&reference, &pulled.manifest).await.map_err(|error| oci::failure(&error))?;
-    Ok(Found { wasm: pulled.component, evidence: Evidence::of_registry(found), reference: Some(reference) })
+    let evidence = Evidence::of_registry(found.evidence);
+    Ok(Found { wasm: pulled.component, evidence, skipped: found.skipped, reference: Some(reference) })
 }
 
 fn read_key(path: &Path) -> Result<PublicKey, Failure> {
@@ -119,7 +129,9 @@ fn read_key(path: &Path) -> Result<PublicKey, Failure> {
 fn is_signed(key: PublicKey, found: &Found) -> bool {
     let key = TrustedKey { name: "given".to_owned(), key, chains: Vec::new(), registries: Vec::new() };
     let policy = TrustPolicy { required: true, chains: Vec::new(), keys: vec![key] };
-    let evidence = found.evidence.to_bytes().unwrap_or_default();
+    // A registry may have more than is kept; what this key made is among what is.
+    let kept = policy.merged(&found.wasm, Evidence::default(), found.evidence.clone());
+    let evidence = kept.to_bytes().unwrap_or_default();
     policy.check("inspect", "it", &found.wasm, Some(&evidence)).is_ok()
 }
 

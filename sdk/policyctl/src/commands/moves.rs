@@ -188,10 +188,11 @@ pub async fn publish(options: &Publish) -> Outcome {
             "--canary needs --percent, --page or --step, and these are for --canary; see `policyctl publish --help`",
         ));
     }
-    // Staged here first: a mistake is named by file and field, and costs the host nothing.
+    // Staged here first: a mistake is named by file and field, and costs the host nothing. The folder is read once, so that
+    // what is sent is what was staged.
     let engine = subject::engine()?;
     let bundle = subject::bundle(&options.folder)?;
-    let local = subject::stage(&engine, &options.folder)?.id().to_string();
+    let local = subject::stage_bundle(&engine, &options.folder, &bundle)?.id().to_string();
     let mut document = Document::of(&bundle).map_err(Failure::input)?;
     let chain = match &options.chain {
         Some(chain) => chain.clone(),

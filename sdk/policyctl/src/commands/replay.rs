@@ -22,7 +22,7 @@ pub struct Options {
     #[arg(value_name = "DECISION", conflicts_with_all = ["records", "last"], required_unless_present_any = ["records", "last"])]
     pub decision: Option<String>,
     /// Decision records, one JSON document a line, as `policyctl export` writes them.
-    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "last")]
+    #[arg(long, visible_alias = "file", value_name = "FILE.jsonl", conflicts_with = "last")]
     pub records: Option<PathBuf>,
     /// The host's decisions of so long, such as 7d, 12h or 30m.
     #[arg(long, value_name = "TIME", value_parser = source::span)]

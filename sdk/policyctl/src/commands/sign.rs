@@ -1,5 +1,6 @@
 //! `policyctl sign`: a signature beside a component, in a file (`FILE.wasm.sig`) or in its registry.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use frontdesk_policy_bundle::read_file;
@@ -57,7 +58,10 @@ fn sign_file(key: &PrivateKey, file: &Path) -> Result<(String, String), Failure>
     let public = key.public_key().map_err(Failure::input)?;
     if !known.detached.iter().any(|it| public.verifies(&wasm, it)) {
         let detached = vec![key.sign(&wasm).map_err(Failure::input)?];
-        let bytes = known.merged(Evidence { detached, registries: Vec::new() }).to_bytes();
+        let by_us = |part: &Evidence| -> BTreeSet<()> {
+            part.detached.iter().filter(|it| public.verifies(&wasm, it)).map(|_| ()).collect()
+        };
+        let bytes = known.merged(Evidence { detached, registries: Vec::new() }, by_us).to_bytes();
         let bytes = bytes.map_err(|error| Failure::input(format!("no signature: {error}")))?;
         std::fs::write(&beside, bytes).map_err(|error| Failure::file(&beside, "written", &error))?;
     }

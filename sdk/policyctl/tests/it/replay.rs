@@ -175,7 +175,7 @@ fn diff_counts_what_changes_from_one_chain_to_the_other() {
     );
     assert_eq!(report["samples"].as_array().unwrap().len(), report["changed"].as_u64().unwrap() as usize);
     assert!(report["distance_max"].as_f64().unwrap() > 0.5);
-    let text = policyctl(&["diff", &recorded.chains.text(), &other.text(), "--records", &records]).ended(1);
+    let text = policyctl(&["diff", &recorded.chains.text(), &other.text(), "--file", &records]).ended(1);
     assert!(text.contains("Outcomes (rows before, columns after)") && text.contains("low-score"), "{text}");
 }
 
@@ -189,7 +189,7 @@ fn a_record_that_cannot_be_read_is_named() {
     let said = policyctl(&["replay", "--records", &records, "--with", &chain]).ended(2);
     assert!(said.contains("line 3") && said.contains("record.classify.result"), "{said}");
     // Before it, there are two that can be.
-    policyctl(&["replay", "--records", &records, "--with", &chain, "--limit", "2"]).ended(0);
+    policyctl(&["replay", "--file", &records, "--with", &chain, "--limit", "2"]).ended(0);
 }
 
 /// Records of version 1 as a host wrote them, on its demo knowledge, for questions sent through the simulator. They stay

@@ -1,6 +1,7 @@
 //! Settings of registries and trust. Credentials are not in here: a setting names the file that holds them.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use frontdesk_provenance::{KeyError, PublicKey, TrustPolicy, TrustedKey};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,11 @@ pub enum TrustError {
         "policies.trust.required is true, and there is no [[policies.trust.keys]]: no component could ever be used"
     )]
     Nobody,
+    #[error(
+        "policies.trust.chains names {chain:?}, and there is no such chain: there are {known} (the chains of [[pages]], and the \
+         folders with a chain.toml in policies.dir, {dir}). Correct the name; a chain that is not named needs no signatures"
+    )]
+    UnknownChain { chain: String, known: String, dir: PathBuf },
 }
 
 impl TrustSettings {
@@ -90,6 +96,20 @@ impl TrustSettings {
             });
         }
         Ok(TrustPolicy { required: self.required, chains: self.chains.clone(), keys })
+    }
+}
+
+impl TrustSettings {
+    /// Refuses a chain that is none: a misspelt name would silently demand nothing of the chain that was meant.
+    pub fn check_chains(&self, known: &BTreeSet<String>, dir: &Path) -> Result<(), TrustError> {
+        match self.chains.iter().find(|chain| !known.contains(*chain)) {
+            None => Ok(()),
+            Some(chain) => Err(TrustError::UnknownChain {
+                chain: chain.clone(),
+                known: known.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+                dir: dir.to_owned(),
+            }),
+        }
     }
 }
 
