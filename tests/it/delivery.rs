@@ -15,11 +15,16 @@ use crate::model::HeldModel;
 
 /// A host that looks a send in doubt up soon.
 async fn host() -> Host {
-    let host = Host::start_with(|plan| {
+    host_that_asks_after_ms(600).await
+}
+
+/// As [`host`], and a person is asked about a doubt that lasts so long.
+async fn host_that_asks_after_ms(ms: u64) -> Host {
+    let host = Host::start_with(move |plan| {
         plan.settings.graph.timeout_ms = 400;
         plan.settings.outbox.in_doubt_after_ms = 600;
         plan.settings.outbox.echo_grace_ms = 150;
-        plan.settings.outbox.unknown_ticket_after_ms = 600;
+        plan.settings.outbox.unknown_ticket_after_ms = ms;
     })
     .await;
     host.teach_answer().await;
@@ -298,7 +303,8 @@ async fn a_page_that_may_not_send_stops_alone_and_goes_on_when_it_is_resumed() {
 
 #[tokio::test]
 async fn a_send_without_a_clear_answer_is_settled_by_metas_own_record() {
-    let host = host().await;
+    // However long a busy machine takes, nobody needs to be asked.
+    let host = host_that_asks_after_ms(300_000).await;
     // What happens, whether echoes come, and whether Meta took the first attempt.
     let cases = [
         (Outcome::LostResponse, true, true),
@@ -322,7 +328,9 @@ async fn a_send_without_a_clear_answer_is_settled_by_metas_own_record() {
         host.until_outbox(&psid, &["sent"]).await;
         host.drained().await;
         assert_eq!(host.got(&psid).len(), 1, "{outcome:?}, echoes: {has_echoes}");
-        assert_eq!(host.outbox(&psid).await[0].1, if is_taken { 1 } else { 2 }, "{outcome:?}");
+        // What Meta took is never sent again; what it did not take goes with the second attempt, or on a busy machine with a later one.
+        let attempts = host.outbox(&psid).await[0].1;
+        assert!(if is_taken { attempts == 1 } else { attempts >= 2 }, "{outcome:?}: {attempts} attempts");
         assert_eq!(host.tickets(&psid).await, [""; 0], "{outcome:?}");
         let story: i64 = sqlx::query_scalar(
             "select count(*) from messages m join conversations c on c.id = m.conversation_id

@@ -52,6 +52,8 @@ pub struct Host {
     pub http: reqwest::Client,
     stop: CancellationToken,
     task: Option<JoinHandle<anyhow::Result<()>>>,
+    /// A runtime of its own, which can be ended with everything in it, wherever it is.
+    mortal: Option<tokio::runtime::Runtime>,
     plan: Planner,
     ground: Arc<Ground>,
 }
@@ -101,6 +103,10 @@ pub fn shipped_policies() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
 }
 
+fn own_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
 impl Host {
     /// Starts a host with the shipped policies and a little knowledge.
     pub async fn start() -> Self {
@@ -116,7 +122,30 @@ impl Host {
         Self::start_on(ground, simulated_meta().await, Arc::new(plan)).await
     }
 
+    /// As [`Host::start_on_ground`], for a host that is to die: see [`Host::die_and_start`].
+    pub async fn start_mortal(ground: Arc<Ground>, plan: impl Fn(&mut Plan) + Send + Sync + 'static) -> Self {
+        Self::start_in(Some(own_runtime()), ground, simulated_meta().await, Arc::new(plan)).await
+    }
+
+    /// Ends the host amid whatever it does (no task of it goes on, its connections break) and starts another on what it left.
+    pub async fn die_and_start(&mut self) {
+        let mortal = self.mortal.take().expect("the host was started as a mortal one");
+        mortal.shutdown_background();
+        self.task = None;
+        let (ground, graph, plan) = (Arc::clone(&self.ground), Arc::clone(&self.graph), Arc::clone(&self.plan));
+        *self = Self::start_in(Some(own_runtime()), ground, graph, plan).await;
+    }
+
     async fn start_on(ground: Arc<Ground>, graph: Arc<GraphSim>, plan: Planner) -> Self {
+        Self::start_in(None, ground, graph, plan).await
+    }
+
+    async fn start_in(
+        mortal: Option<tokio::runtime::Runtime>,
+        ground: Arc<Ground>,
+        graph: Arc<GraphSim>,
+        plan: Planner,
+    ) -> Self {
         let mut wanted = Plan {
             settings: settings(&ground, &graph),
             secrets: secrets(&ground),
@@ -124,14 +153,23 @@ impl Host {
             clock: Clock::default(),
         };
         plan(&mut wanted);
-        let server = Server::build_at(wanted.settings, wanted.secrets, wanted.roles, wanted.clock).await.unwrap();
+        let building = Server::build_at(wanted.settings, wanted.secrets, wanted.roles, wanted.clock);
+        let server = match &mortal {
+            Some(runtime) => runtime.spawn(building).await.unwrap(),
+            None => building.await,
+        };
+        let server = server.unwrap();
         let (app, stop) = (Arc::clone(&server.app), server.stopper());
         let address = format!("http://{}", server.address);
         let callback = format!("{address}/meta/webhook");
         graph.set_callback(&callback).unwrap();
         let meta = WebhookSender::new(&callback, APP_SECRET, PAGE).unwrap();
-        let task = Some(tokio::spawn(server.run_until_stopped()));
-        Self { app, address, graph, meta, http: reqwest::Client::new(), stop, task, plan, ground }
+        let serving = server.run_until_stopped();
+        let task = Some(match &mortal {
+            Some(runtime) => runtime.spawn(serving),
+            None => tokio::spawn(serving),
+        });
+        Self { app, address, graph, meta, http: reqwest::Client::new(), stop, task, mortal, plan, ground }
     }
 
     /// The database below the host.
@@ -186,6 +224,22 @@ impl Host {
         }
         assert_eq!(status, 200, "{answer}");
         answer["turns"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// What a person's conversation shows: author, message id, text; oldest first.
+    pub async fn transcript(&self, psid: &str) -> Vec<(String, String, String)> {
+        let id = self.conversation(psid).await;
+        let (status, answer) = self.admin("GET", &format!("/admin/conversations/{id}"), None).await;
+        assert_eq!(status, 200, "{answer}");
+        let text = |message: &Value, key: &str| message[key].as_str().unwrap_or_default().to_owned();
+        let messages = answer["transcript"].as_array().cloned().unwrap_or_default();
+        messages.iter().map(|m| (text(m, "author"), text(m, "mid"), text(m, "text"))).collect()
+    }
+
+    /// The texts that a person wrote, oldest first.
+    pub async fn said(&self, psid: &str) -> Vec<String> {
+        let transcript = self.transcript(psid).await;
+        transcript.into_iter().filter(|(author, ..)| author == "customer").map(|(.., text)| text).collect()
     }
 
     /// The id of a person's conversation.
@@ -319,6 +373,10 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.stop.cancel();
+        if let Some(mortal) = self.mortal.take() {
+            // A runtime that is merely dropped would wait, which asynchronous code may not.
+            mortal.shutdown_background();
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod model;
 mod process;
 
 mod answers;
+mod commands;
 mod crash;
 mod delivery;
 mod embedded;

@@ -88,12 +88,17 @@ impl Installation {
         self.start_to_die_at(None).await
     }
 
-    /// Starts a host that dies when it passes this point for the first time.
-    pub async fn start_to_die_at(&self, point: Option<Point>) -> Process {
+    /// The settings' file.
+    pub fn config(&self) -> &str {
+        self.config.to_str().unwrap()
+    }
+
+    /// The program with what this installation gives it, and nothing else.
+    pub fn command(&self, args: &[&str]) -> Command {
         let redis = std::env::var("REDIS_URL").expect("REDIS_URL must name a Redis for the tests");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_frontdesk-under-test"))
-            .args(["serve", "--config"])
-            .arg(&self.config)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk-under-test"));
+        command
+            .args(args)
             .env_clear()
             .env("DATABASE_URL", &self.ground.db.url)
             .env("REDIS_URL", redis)
@@ -103,9 +108,22 @@ impl Installation {
             .env("TEST_PAGE_TOKEN", PAGE_TOKEN)
             .env("TEST_OTHER_PAGE_TOKEN", OTHER_PAGE_TOKEN)
             .env("FRONTDESK_TICKET_WEBHOOK_SECRET", TICKET_SECRET)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a host that dies when it passes this point for the first time.
+    pub async fn start_to_die_at(&self, point: Option<Point>) -> Process {
+        let point = point.map(|point| ("FRONTDESK_FAIL_POINT", point.name()));
+        self.start_with_env(point.as_slice()).await
+    }
+
+    /// Starts a host with more environment.
+    pub async fn start_with_env(&self, envs: &[(&str, &str)]) -> Process {
+        let mut child = self
+            .command(&["serve", "--config", self.config()])
             .env("FRONTDESK_LOG_FORMAT", "json")
-            .envs(point.map(|point| ("FRONTDESK_FAIL_POINT", point.name())))
-            .stdin(Stdio::null())
+            .envs(envs.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)

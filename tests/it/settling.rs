@@ -37,27 +37,16 @@ async fn settle(host: &Host, row: Uuid, outcome: &str) {
     assert_eq!(status, 200, "{answer}");
 }
 
-async fn transcript(host: &Host, psid: &str) -> Vec<(String, String, String)> {
-    sqlx::query_as(
-        "select m.author, m.mid, m.text from messages m join conversations c on c.id = m.conversation_id
-         where c.psid = $1 order by m.sent_at, m.id",
-    )
-    .bind(psid)
-    .fetch_all(host.pool())
-    .await
-    .unwrap()
-}
-
 #[tokio::test]
 async fn what_a_person_settles_as_sent_stands_in_the_transcript_and_later_gets_metas_id() {
     let host = doubtful().await;
     host.graph.script(Outcome::LostResponse);
     host.ask("3301", QUESTION).await;
     host.until_outbox("3301", &["unknown"]).await;
-    assert_eq!(transcript(&host, "3301").await.len(), 1, "as long as nobody knows, it is not said");
+    assert_eq!(host.transcript("3301").await.len(), 1, "as long as nobody knows, it is not said");
     let (row, _, _) = rows(&host, "3301").await[0].clone();
     settle(&host, row, "sent").await;
-    let story = transcript(&host, "3301").await;
+    let story = host.transcript("3301").await;
     assert_eq!(story.len(), 2, "{story:?}");
     assert_eq!((story[1].0.as_str(), story[1].2.as_str()), ("bot", host.got("3301")[0].as_str()));
 
@@ -67,7 +56,7 @@ async fn what_a_person_settles_as_sent_stands_in_the_transcript_and_later_gets_m
     let piece = wire::from_page(PAGE, "3301", sent.at_ms, echo);
     assert_eq!(host.meta.post(&wire::body(PAGE, sent.at_ms, vec![piece])).await.unwrap(), 200);
     host.drained().await;
-    let story = transcript(&host, "3301").await;
+    let story = host.transcript("3301").await;
     assert_eq!(story.len(), 2, "{story:?}");
     assert_eq!(story[1].1, sent.message_id);
     let (known, _, _, _): (Option<String>, String, i32, Option<String>) =

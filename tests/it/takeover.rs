@@ -339,6 +339,62 @@ async fn no_answer_of_the_machine_is_claimed_after_a_takeover_has_committed() {
     assert!(claimed_rounds > 0 && voided_rounds > 0, "no race: {claimed_rounds} claimed, {voided_rounds} void");
 }
 
+#[tokio::test]
+async fn an_agent_passes_takes_releases_and_requests_the_thread_at_meta() {
+    const OTHER_APP: &str = "555000111222333";
+    let host = Host::start().await;
+    host.teach_answer().await;
+    host.ask("871", QUESTION).await;
+    host.drained().await;
+    assert_eq!(host.got("871").len(), 1);
+    let id = host.conversation("871").await;
+    let path = format!("/admin/conversations/{id}/thread");
+    let act = async |body: Value| host.admin("POST", &path, Some(body)).await;
+    for (body, problem) in [
+        (json!({ "action": "pass", "app_id": "an app" }), "app_id"),
+        (json!({ "action": "extend", "duration_s": 604_801 }), "duration_s"),
+        (json!({ "action": "request", "metadata": "x".repeat(1_000) }), "metadata"),
+        (json!({ "action": "steal" }), "body"),
+    ] {
+        let (status, answer) = act(body).await;
+        assert!(status == 400 && answer.to_string().contains(problem), "{status} {answer}");
+    }
+
+    // Passed on: the machine falls silent, and Meta's record says whose it is.
+    let (status, passed) = act(json!({ "action": "pass", "app_id": OTHER_APP, "metadata": "an order" })).await;
+    assert_eq!((status, &passed["conversation"]["state"]), (200, &json!("not_ours")), "{passed}");
+    let (_, owner) = host.admin("GET", &path, None).await;
+    assert_eq!((&owner["owner"]["app_id"], &owner["is_ours"]), (&json!(OTHER_APP), &json!(false)), "{owner}");
+    // Not ours to pass or release; what Meta refuses changes nothing here.
+    for action in ["pass", "release"] {
+        let (status, answer) = act(json!({ "action": action })).await;
+        assert!(status == 502 && answer.to_string().contains("not_ours"), "{status} {answer}");
+    }
+    assert_eq!(host.owner("871").await, "not_ours");
+    assert_eq!(act(json!({ "action": "request", "metadata": "please" })).await.0, 200);
+
+    // Taken: the agent's, until they hand it back; then the machine answers again.
+    let (status, taken) = act(json!({ "action": "take" })).await;
+    assert_eq!((status, &taken["conversation"]["state"]), (200, &json!("human")), "{taken}");
+    assert_eq!(taken["conversation"]["agent"], "ada");
+    assert_eq!(host.admin("GET", &path, None).await.1["is_ours"], true);
+    assert_eq!(act(json!({ "action": "extend", "duration_s": 3_600 })).await.0, 200);
+    let (status, _) = host.admin("POST", &format!("/admin/conversations/{id}/handback"), Some(json!({}))).await;
+    assert_eq!(status, 200);
+    host.read_all().await;
+    host.ask("871", "When does the parcel to Austria arrive?").await;
+    host.drained().await;
+    assert_eq!(host.got("871").len(), 2, "{:?}", host.got("871"));
+
+    // To the Page Inbox, which is a person; released, the thread is nobody's.
+    assert_eq!(act(json!({ "action": "release" })).await.0, 200);
+    assert_eq!(host.admin("GET", &path, None).await.1["owner"], Value::Null);
+    let (status, passed) = act(json!({ "action": "pass" })).await;
+    assert_eq!((status, &passed["conversation"]["state"]), (200, &json!("human")), "{passed}");
+    let noted = "select count(*) from audit_log where action like 'conversation.thread_%' and actor like '%ada'";
+    assert_eq!(host.count(noted).await, 6);
+}
+
 // ---- telling a CRM ----
 
 /// A receiver that fails at first.
@@ -410,5 +466,28 @@ async fn a_ticket_reaches_the_crm_signed_and_again_after_a_failure() {
     assert_eq!(opened["ticket"]["transcript"][0]["text"], "I want to talk to a real person please");
     assert_eq!(opened["conversation"]["psid"], "861");
     assert_eq!(resolved["ticket"]["state"], "resolved");
+    let ticket_id = opened["ticket"]["id"].clone();
+    drop(taken);
+
+    // What the receiver keeps of a person is its own to delete: it is told when.
+    let (status, _) = host.admin("POST", &format!("/admin/people/{PAGE}/861/erase"), None).await;
+    assert_eq!(status, 200);
+    host.until("the erasure is told", async || receiver.taken.lock().await.len() == 3).await;
+    let told = receiver.taken.lock().await[2].1.clone();
+    assert_eq!((&told["event"], &told["person"]["psid"]), (&json!("person.erased"), &json!("861")), "{told}");
+    assert_eq!(told["person"]["ticket_ids"], json!([ticket_id]), "{told}");
+    host.until("the notice is forgotten", async || {
+        host.count("select count(*) from ticket_deliveries where event = 'person.erased' and state = 'delivered' and notice is null")
+            .await
+            == 1
+    })
+    .await;
+    // Of somebody whose tickets nobody was told of, nothing is said.
+    host.ask("862", QUESTION).await;
+    host.drained().await;
+    let (_, asked) = host.admin("POST", &format!("/admin/people/{PAGE}/862/erase"), None).await;
+    let path = format!("/admin/erasures/{}", asked["code"].as_str().unwrap());
+    host.until("erased", async || host.admin("GET", &path, None).await.1["erasure"]["state"] == "done").await;
+    assert_eq!(host.count("select count(*) from ticket_deliveries").await, 1);
     server.abort();
 }

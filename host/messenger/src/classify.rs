@@ -1,6 +1,7 @@
 //! From a refused Graph call to one action, by numbers only.
 //!
-//! Meta's error texts are translated into the app's or the person's language, so they are never looked at. What counts is
+//! Meta's error texts are translated into the app's or the person's language, so no action hangs on them (but see
+//! [`GraphError::names_no_person`]). What counts is
 //! `error.code` with `error.error_subcode`, then `is_transient`, then the HTTP status. [`RULES`] is Meta's Messenger error
 //! table (updated 2026-06-25) with our action beside each row; it is searched in this order:
 //!
@@ -126,6 +127,9 @@ pub struct GraphError {
     pub code: Option<i64>,
     pub subcode: Option<i64>,
     pub is_transient: bool,
+    /// The one row of Meta's table that has no subcode of its own: 100 "No matching user found". Its English text only tells two
+    /// permanent refusals apart; in another language it is the row of its code.
+    pub names_no_person: bool,
     /// What Meta's support asks for.
     pub fbtrace_id: Option<String>,
 }
@@ -140,6 +144,7 @@ impl GraphError {
             code: Some(code),
             subcode: whole_at(error, "error_subcode").filter(|subcode| *subcode != 0),
             is_transient: flag_at(error, "is_transient"),
+            names_no_person: text_at(error, "message").is_some_and(|text| text.contains("No matching user found")),
             fbtrace_id: text_at(error, "fbtrace_id").map(|id| id.chars().take(64).collect()),
         })
     }
@@ -277,6 +282,9 @@ pub fn classify(http_status: u16, error: Option<&GraphError>, usage: &UsageRepor
 pub fn find(error: &GraphError) -> Option<Action> {
     let code = error.code?;
     let subcode = error.subcode;
+    if code == 100 && subcode.is_none() && error.names_no_person {
+        return Some(PersonUnreachable);
+    }
     let is_pair = |rule: &&Rule| matches!(rule.on, Pair(c, s) if c == code && subcode == Some(s));
     let is_number = |rule: &&Rule| matches!(rule.on, Number(n) if n == code || subcode == Some(n));
     let is_code = |rule: &&Rule| match rule.on {

@@ -112,6 +112,16 @@ fn numbers_may_be_strings_and_transient_decides_for_unknown_codes() {
 }
 
 #[test]
+fn the_row_without_a_subcode_is_told_by_its_english_text_and_is_permanent_in_any_language() {
+    let named = br#"{"error":{"message":"(#100) No matching user found","code":100}}"#;
+    assert_eq!(outcome(400, named), Failure::PersonUnreachable);
+    let translated = r#"{"error":{"message":"(#100) Kein passender Nutzer","code":100}}"#.as_bytes();
+    assert_eq!(outcome(400, translated), Failure::Permanent { reason: PermanentReason::BadRequest });
+    let with_subcode = br#"{"error":{"message":"(#100) No matching user found","code":100,"error_subcode":2018300}}"#;
+    assert_eq!(outcome(400, with_subcode), Failure::NotOurs, "numbers are stronger");
+}
+
+#[test]
 fn answers_without_a_graph_error() {
     let html = b"<html><h1>502 Bad Gateway</h1></html>";
     let retry = Failure::Retry { after_ms: None, attempts_max: None };

@@ -85,6 +85,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/conversations/{id}/takeover", post(conversations::take_over))
         .route("/conversations/{id}/reply", post(conversations::reply))
         .route("/conversations/{id}/handback", post(conversations::hand_back))
+        .route("/conversations/{id}/thread", get(conversations::thread).post(conversations::control_thread))
         .route("/turns", get(turns::list))
         .route("/turns/{turn_id}", get(turns::show))
         .route("/turns/by-mid/{page_id}/{mid}", get(turns::by_mid))

@@ -27,6 +27,7 @@ use crate::records::{Records, Writer};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 use crate::spending::Budgeted;
+use crate::words::WordSeals;
 
 /// How long running turns and sends may take to end after a stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -43,6 +44,8 @@ pub struct App {
     pub pool: PgPool,
     /// What is sealed in the database opens with these.
     pub keys: Keys,
+    /// Seals and opens people's words.
+    pub words: WordSeals,
     /// Decision records: written beside the turns, read in one place.
     pub records: Records,
     /// The Pages' tokens, as they stand now.
@@ -130,6 +133,7 @@ impl Server {
         let inbox_pool = db::connect_more(&database_url, settings.inbox.writers).await?;
         let inbox = Inbox::start(
             inbox_pool,
+            keys.clone(),
             &settings.inbox,
             settings.server.ack_timeout_ms,
             wake_ups.clone(),
@@ -137,6 +141,7 @@ impl Server {
             &late_stop,
         );
         let writer = Writer::start(pool.clone(), keys.clone(), &settings.records, &late_tasks, &late_stop);
+        let words = WordSeals::new(keys.clone());
         let records = Records::new(pool.clone(), keys.clone(), writer);
         let embedder = knowledge::embedder(&settings.embeddings)?;
         let mut drafter = answer::drafters(&settings.model, &settings.fallback_models, Some(Arc::clone(&embedder)))?;
@@ -168,6 +173,7 @@ impl Server {
             clock,
             pool,
             keys,
+            words,
             records,
             tokens,
             queue,
@@ -204,6 +210,7 @@ impl Server {
         }
         crate::health::start(&self.app, &self.tasks, &self.stop);
         crate::records::start_upkeep(&self.app, &self.tasks, &self.stop);
+        crate::words::start_upkeep(&self.app, &self.tasks, &self.stop);
         self.app.tokens.start(&self.tasks, &self.stop);
         crate::pages::health::start(&self.app, &self.tasks, &self.stop);
         crate::knowledge::start_reembedding(Arc::clone(&self.app.knowledge), &self.tasks, &self.stop);

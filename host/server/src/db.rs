@@ -33,6 +33,7 @@ pub mod shadow;
 pub mod spending;
 pub mod tickets;
 pub mod turn_windows;
+pub mod words;
 
 use std::time::Duration;
 

@@ -15,6 +15,8 @@
 //! the HUMAN_AGENT tag (Send API, message tags); the outbox decides the tag when it sends. Later nobody may, so the reply
 //! is refused here, where the person still sees it.
 
+pub mod thread;
+
 use chrono::{DateTime, Duration, SecondsFormat, Utc};
 use frontdesk_messenger::split::split_text;
 use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
@@ -29,6 +31,8 @@ use crate::db;
 use crate::db::conversations::Conversation;
 use crate::db::outbox::NewRow;
 use crate::fail_point::{self, Point};
+use crate::tickets;
+use crate::words::OUTBOX_TEXT;
 
 /// Longest reply of a person, in characters (Unicode scalar values); it becomes several messages.
 pub const REPLY_CHARACTERS_MAX: usize = 8_000;
@@ -53,6 +57,11 @@ pub enum HandoverError {
     WindowClosed { last_customer_at: String, closed_at: String },
     #[error("the customer has not written yet, so Meta lets nobody write to them")]
     NeverWrote,
+    #[error(
+        "Meta did not do it ({found}, code {code:?}, subcode {subcode:?}); who has the thread now is at GET …/thread, and only \
+         its owner, or the Page's default app, may change that"
+    )]
+    Graph { found: &'static str, code: Option<i64>, subcode: Option<i64> },
     #[error("the hand-over could not be stored")]
     Database {
         #[from]
@@ -146,6 +155,7 @@ pub async fn reply(
     };
     // Named after its first part, which a repeated request finds again.
     let reply_id = outbox_ids.first().copied().unwrap_or_else(Uuid::now_v7);
+    let sealer = app.words.of(&mut tx, id).await?;
     for (row, text) in outbox_ids.iter().zip(&parts) {
         let row = NewRow {
             id: *row,
@@ -156,7 +166,7 @@ pub async fn reply(
             turn_id: None,
             epoch: conversation.epoch,
             agent: Some(agent),
-            text,
+            text: &sealer.seal(OUTBOX_TEXT, text)?,
         };
         db::outbox::insert(&mut *tx, &row).await?;
     }
@@ -177,7 +187,8 @@ pub async fn reply(
 pub async fn hand_back(app: &App, id: Uuid, agent: &str, resolve: bool) -> Result<Handover, HandoverError> {
     let mut tx = app.pool.begin().await?;
     let before = lock(&mut tx, id).await?;
-    let resolved_ticket = if resolve { db::tickets::resolve(&mut tx, id, crm_listens(app)).await? } else { None };
+    let resolved_ticket =
+        if resolve { db::tickets::resolve(&mut tx, id, tickets::crm_listens(app)).await? } else { None };
     let changed = before.state != "bot";
     let mut voided = 0;
     if changed {
@@ -195,11 +206,6 @@ pub async fn hand_back(app: &App, id: Uuid, agent: &str, resolve: bool) -> Resul
         announce(app, &conversation);
     }
     Ok(Handover { changed, voided, resolved_ticket, conversation })
-}
-
-/// Whether anybody is to be told about tickets.
-pub fn crm_listens(app: &App) -> bool {
-    !app.settings.tickets.webhook_url.is_empty()
 }
 
 /// Until when a person may write, as far as Meta's rules are known here.

@@ -4,10 +4,14 @@
 //! stores it in one statement, hence with one flush of the write-ahead log, and tells all of them. Several writers overlap
 //! so that the next group forms while one is flushed. Durability is not weakened: nobody is told before the commit.
 //!
+//! Payloads are sealed before they are stored, under a key of this process ([`keys`]).
+//!
 //! Each writer keeps a connection of its own: the tests of a pool, before and after each use, would cost as much as the insert.
 //! A connection that broke while it lay idle is replaced and the insert repeated, which is harmless: `dedupe_key` knows what
 //! is stored. When a group's statement is refused (not: fails to reach the database), each delivery is tried alone, so one that
 //! Postgres cannot take never costs its neighbours.
+
+mod keys;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +24,17 @@ use tokio_util::task::TaskTracker;
 use crate::db;
 use crate::db::inbox::NewEvent;
 use crate::fail_point::{self, Point};
+use crate::keys::Keys;
 use crate::queue::{ConversationKey, WakeUps};
 use crate::settings::{InboxSettings, ms};
 
+pub use keys::{InboxKey, InboxKeys};
+
 /// A connection that has lain idle for this long is tested before its next use.
 const TEST_AFTER: Duration = Duration::from_secs(5);
+
+/// Tries of one statement that Postgres may ask for.
+const TRIES: usize = 3;
 
 /// Why a delivery was not stored. In all cases Meta repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +57,7 @@ struct Delivery {
 pub struct Inbox {
     sender: mpsc::Sender<Delivery>,
     timeout: Duration,
+    keys: InboxKeys,
 }
 
 impl std::fmt::Debug for Delivery {
@@ -62,6 +73,7 @@ impl Inbox {
     /// that a turn holds.
     pub fn start(
         pool: PgPool,
+        keys: Keys,
         settings: &InboxSettings,
         ack_timeout_ms: u64,
         wake_ups: WakeUps,
@@ -70,9 +82,11 @@ impl Inbox {
     ) -> Self {
         let (sender, receiver) = mpsc::channel(settings.pending_max);
         let receiver = Arc::new(Mutex::new(receiver));
+        let keys = InboxKeys::new(keys);
         for _ in 0..settings.writers {
             let writer = Writer {
                 pool: pool.clone(),
+                keys: keys.clone(),
                 kept: None,
                 timeout: ms(ack_timeout_ms),
                 receiver: Arc::clone(&receiver),
@@ -81,7 +95,7 @@ impl Inbox {
             };
             tasks.spawn(writer.run(stop.clone()));
         }
-        Self { sender, timeout: ms(ack_timeout_ms) }
+        Self { sender, timeout: ms(ack_timeout_ms), keys }
     }
 
     /// Returns once the events are durable.
@@ -95,6 +109,11 @@ impl Inbox {
         }
     }
 
+    /// The keys under which unread events are sealed.
+    pub fn keys(&self) -> &InboxKeys {
+        &self.keys
+    }
+
     /// Deliveries that wait for the database.
     pub fn waiting(&self) -> usize {
         self.sender.max_capacity() - self.sender.capacity()
@@ -104,6 +123,7 @@ impl Inbox {
 struct Writer {
     /// Where connections come from.
     pool: PgPool,
+    keys: InboxKeys,
     /// The connection in use, and when it last answered.
     kept: Option<(PgConnection, Instant)>,
     /// A database that does not answer for this long has lost the connection, though nobody said so.
@@ -211,7 +231,7 @@ impl Writer {
         if answered_at.elapsed() > TEST_AFTER {
             db::test(&mut connection).await?;
         }
-        let result = match tokio::time::timeout(self.timeout, insert(&mut connection, events)).await {
+        let result = match tokio::time::timeout(self.timeout, insert(&mut connection, &self.keys, events)).await {
             Ok(result) => result,
             Err(_) => return Err(sqlx::Error::PoolTimedOut),
         };
@@ -252,18 +272,23 @@ impl Writer {
     }
 }
 
-/// Inserts; a deadlock or serialisation failure is Postgres asking for another try.
-async fn insert(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx::Result<()> {
-    let mut result = db::inbox::insert(&mut *connection, events).await;
-    for _ in 0..2 {
-        match &result {
+/// Seals and inserts; a deadlock or serialisation failure is Postgres asking for another try, and a key that may not be used any more
+/// is replaced.
+async fn insert(connection: &mut PgConnection, keys: &InboxKeys, events: &[NewEvent]) -> sqlx::Result<()> {
+    let mut refused = sqlx::Error::PoolTimedOut;
+    for _ in 0..TRIES {
+        let key = keys.current(connection).await?;
+        let sealed = events.iter().map(|event| key.seal(event)).collect::<sqlx::Result<Vec<_>>>()?;
+        match db::inbox::insert_sealed(&mut *connection, key.id, events, &sealed).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => keys.retire(),
             Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40P01" | "40001")) => {
-                result = db::inbox::insert(&mut *connection, events).await;
+                refused = sqlx::Error::Database(error);
             }
-            _ => break,
+            Err(error) => return Err(error),
         }
     }
-    result.map(drop)
+    Err(refused)
 }
 
 /// Whether Postgres looked at the rows and said no, rather than being away: shutting down or starting (class 57), out of

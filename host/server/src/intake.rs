@@ -4,10 +4,11 @@
 //! All of it happens in one transaction, before any model is asked, so that a takeover counts at once. Applying an event
 //! twice changes nothing: a crash before the commit repeats it all.
 
+mod content;
+mod page;
+
 use chrono::{DateTime, Duration, Utc};
-use frontdesk_messenger::event::{
-    Attachment, AttachmentKind, Echo, Event, EventKind, Lead, Message, PolicyAction, Postback,
-};
+use frontdesk_messenger::event::{Echo, Event, EventKind};
 use frontdesk_messenger::ids::{AppId, PageId};
 use frontdesk_messenger::window::{self, WindowOpener};
 use frontdesk_messenger::{Channel, event};
@@ -19,7 +20,12 @@ use crate::db::conversations::Conversation;
 use crate::db::inbox::StoredEvent;
 use crate::db::messages::NewMessage;
 use crate::fail_point::{self, Point};
+use crate::tickets;
 use crate::webhook::{EchoAuthor, echo_author};
+use crate::words::{MESSAGE_PAYLOAD, MESSAGE_TEXT, Sealer};
+use content::Words;
+
+pub use page::apply_page_event;
 
 /// An unread event that the turn must answer.
 #[derive(Debug, Clone)]
@@ -32,6 +38,8 @@ pub struct TurnEvent {
 
 struct Intake<'a> {
     app: &'a App,
+    /// Fetched before any savepoint: a key that is made for it must not be rolled back while it is used.
+    sealer: Sealer,
     conversation: Conversation,
     turn: Vec<TurnEvent>,
     /// Events that somebody else answered, because the owner changed after them.
@@ -53,7 +61,8 @@ pub async fn apply(
     counts: bool,
 ) -> sqlx::Result<(Conversation, Vec<TurnEvent>)> {
     let (turn, answered) = (Vec::new(), Vec::new());
-    let mut intake = Intake { app, conversation, turn, answered, is_postponed: false };
+    let sealer = app.words.of(tx, conversation.id).await?;
+    let mut intake = Intake { app, sealer, conversation, turn, answered, is_postponed: false };
     for stored in events {
         let event = Event::from_stored(
             Some(PageId::new(stored.page_id.clone())),
@@ -63,7 +72,12 @@ pub async fn apply(
         );
         let (before, turn, answered) = (intake.conversation.clone(), intake.turn.clone(), intake.answered.clone());
         let mut savepoint = tx.begin().await?;
-        match intake.one(&mut savepoint, stored, &event).await {
+        let applied = if stored.is_unreadable {
+            Err(sqlx::Error::Decode("what was stored of the event does not open".into()))
+        } else {
+            intake.one(&mut savepoint, stored, &event).await
+        };
+        match applied {
             Ok(note) => {
                 if let Some(note) = note {
                     db::inbox::mark_done(&mut *savepoint, &[stored.id], None, Some(note)).await?;
@@ -123,7 +137,8 @@ impl Intake<'_> {
             }
             EventKind::Echo(echo) => self.echo(tx, stored, event, echo, at).await?,
             EventKind::Edit { mid: Some(mid), text: Some(text), .. } => {
-                db::messages::edit(&mut *tx, self.conversation.id, mid.as_str(), text, at).await?;
+                let text = self.sealer.seal(MESSAGE_TEXT, text)?;
+                db::messages::edit(&mut *tx, self.conversation.id, mid.as_str(), &text, at).await?;
                 if db::messages::is_deleted(&mut *tx, self.conversation.id, mid.as_str()).await? {
                     db::inbox::erase(&mut *tx, &stored.page_id, &self.conversation.psid, mid.as_str()).await?;
                 }
@@ -137,7 +152,7 @@ impl Intake<'_> {
                 db::outbox::void_withdrawn(&mut *tx, id, mid.as_str()).await?;
                 db::decisions::erase(&mut *tx, id, mid.as_str()).await?;
                 db::tickets::erase_summary(&mut *tx, id, mid.as_str()).await?;
-                db::tickets::refresh_transcript(&mut *tx, id).await?;
+                db::tickets::touch(&mut *tx, id).await?;
                 "message erased"
             }
             EventKind::PassThreadControl { new_owner, .. } => {
@@ -149,7 +164,7 @@ impl Intake<'_> {
                 "owner noted"
             }
             EventKind::PolicyEnforcement { action, reason } => {
-                enforce(self.app, tx, &stored.page_id, action, reason.as_deref()).await?;
+                page::enforce(self.app, tx, &stored.page_id, action, reason.as_deref()).await?;
                 "enforcement noted"
             }
             EventKind::RequestThreadControl { requested_owner, .. } => {
@@ -209,13 +224,14 @@ impl Intake<'_> {
     ) -> sqlx::Result<()> {
         let mid = mid_of(stored);
         let author = if event.from_page { "agent" } else { "customer" };
+        let payload = words.payload.map(|payload| self.sealer.seal(MESSAGE_PAYLOAD, payload)).transpose()?;
         let message = NewMessage {
             conversation_id: self.conversation.id,
             mid: &mid,
             author,
             source: words.source,
-            text: &words.text,
-            payload: words.payload,
+            text: &self.sealer.seal(MESSAGE_TEXT, &words.text)?,
+            payload: payload.as_deref(),
             attachments: words.attachments.clone(),
             sent_at: at,
             outbox_id: None,
@@ -252,7 +268,7 @@ impl Intake<'_> {
             return Ok(Some("needs no answer"));
         }
         if self.conversation.state != "bot" {
-            db::tickets::refresh_transcript(&mut *tx, self.conversation.id).await?;
+            db::tickets::touch(&mut *tx, self.conversation.id).await?;
             return Ok(Some("a person or another app answers"));
         }
         self.turn.push(TurnEvent { inbox_id: stored.id, mid: mid_of(stored), attempts: stored.attempts, event_at: at });
@@ -295,7 +311,7 @@ impl Intake<'_> {
             summary: "An event of this conversation could not be processed. Please look at it in the Page Inbox.",
             tags: &["processing".to_owned()],
         };
-        db::tickets::open(tx, &ticket, !self.app.settings.tickets.webhook_url.is_empty()).await?;
+        tickets::open(self.app, tx, &ticket).await?;
         Ok(())
     }
 
@@ -365,7 +381,7 @@ impl Intake<'_> {
             mid: &mid,
             author,
             source: "text",
-            text: &words.text,
+            text: &self.sealer.seal(MESSAGE_TEXT, &words.text)?,
             payload: None,
             attachments: words.attachments,
             sent_at: at,
@@ -443,120 +459,8 @@ impl Intake<'_> {
     }
 }
 
-/// Applies what Meta's policy enforcement did to the Page.
-async fn enforce(
-    app: &App,
-    tx: &mut PgConnection,
-    page_id: &str,
-    action: &PolicyAction,
-    reason: Option<&str>,
-) -> sqlx::Result<()> {
-    let reason = reason.unwrap_or("no reason given");
-    match action {
-        PolicyAction::Block => {
-            let text = format!("{} blocked the Page: {reason}", db::pages::ENFORCEMENT);
-            db::pages::set_state(&mut *tx, page_id, "stopped", &text).await?;
-            tracing::error!(page = page_id, reason, "Meta blocked the Page; nothing more is sent");
-        }
-        PolicyAction::Unblock => {
-            if db::pages::lift_enforcement(&mut *tx, page_id, "Meta unblocked the Page").await? {
-                tracing::warn!(page = page_id, "Meta unblocked the Page; sending goes on");
-            }
-        }
-        PolicyAction::Warning | PolicyAction::Other(_) => {
-            tracing::error!(page = page_id, reason, "Meta warned the Page about its messages");
-        }
-    }
-    metrics::counter!("frontdesk_policy_enforcement_total", "page" => page_id.to_owned()).increment(1);
-    app.outbox.wake();
-    Ok(())
-}
-
-/// Applies an event of a Page's own: enforcement of Meta's policies, roles, posts.
-pub async fn apply_page_event(app: &App, tx: &mut PgConnection, stored: &StoredEvent) -> sqlx::Result<()> {
-    let event = Event::from_stored(
-        Some(PageId::new(stored.page_id.clone())),
-        Channel::from_name(&stored.channel).unwrap_or(Channel::Envelope),
-        stored.event_at.map(|at| at.timestamp_millis()),
-        stored.payload.clone(),
-    );
-    let note = match &event.kind {
-        EventKind::PolicyEnforcement { action, reason } => {
-            enforce(app, tx, &stored.page_id, action, reason.as_deref()).await?;
-            "enforcement noted"
-        }
-        EventKind::Malformed { .. } => "malformed",
-        EventKind::Unknown { .. } => "unknown kind",
-        _ => "belongs to no conversation",
-    };
-    db::inbox::mark_done(&mut *tx, &[stored.id], None, Some(note)).await
-}
-
-/// The words that an event carries.
-struct Words<'a> {
-    source: &'static str,
-    text: String,
-    payload: Option<&'a str>,
-    attachments: Vec<&'static str>,
-}
-
-impl<'a> Words<'a> {
-    fn of_message(message: &'a Message) -> Self {
-        let payload = message.quick_reply_payload.as_deref();
-        let mut attachments: Vec<&'static str> = message.attachments.iter().map(attachment_name).collect();
-        if message.order.is_some() || message.is_unsupported {
-            attachments.push("other");
-        }
-        Self {
-            source: if payload.is_some() { "quick-reply" } else { "text" },
-            text: message.text.clone().unwrap_or_default(),
-            payload,
-            attachments,
-        }
-    }
-
-    fn of_postback(postback: &'a Postback) -> Self {
-        Self {
-            source: "postback",
-            text: postback.title.clone().unwrap_or_default(),
-            payload: postback.payload.as_deref(),
-            attachments: Vec::new(),
-        }
-    }
-
-    fn of_lead(lead: &'a Lead) -> Self {
-        let text = lead
-            .answers
-            .iter()
-            .map(|a| format!("{}: {}", a.question.as_deref().unwrap_or("?"), a.answer.as_deref().unwrap_or("?")))
-            .collect::<Vec<_>>()
-            .join("\n");
-        Self { source: "lead", text, payload: None, attachments: Vec::new() }
-    }
-
-    /// Carts and forms hold personal data: only that there was one is told on.
-    fn of_form() -> Self {
-        Self { source: "text", text: String::new(), payload: None, attachments: vec!["other"] }
-    }
-}
-
 fn mid_of(stored: &StoredEvent) -> String {
     stored.mid.clone().unwrap_or_else(|| format!("event-{}", stored.id))
-}
-
-fn attachment_name(attachment: &Attachment) -> &'static str {
-    if attachment.is_sticker() {
-        return "sticker";
-    }
-    match attachment.kind {
-        AttachmentKind::Image => "image",
-        AttachmentKind::Audio => "audio",
-        AttachmentKind::Video => "video",
-        AttachmentKind::File => "file",
-        AttachmentKind::Location => "location",
-        AttachmentKind::Reel | AttachmentKind::Post | AttachmentKind::Fallback | AttachmentKind::Template => "share",
-        _ => "other",
-    }
 }
 
 /// The contract's words for what opened the window.

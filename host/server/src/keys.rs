@@ -4,7 +4,8 @@
 //! ```text
 //! key-encryption key (FRONTDESK_KEYS, or a 0600 file)      never in the database
 //!    |-- wraps --> data key of a person (person_keys)       one per Page and person, made on first use
-//!    |                 `-- seals --> decision records
+//!    |                 `-- seals --> decision records, texts, events (crate::words)
+//!    |-- wraps --> inbox key (inbox_keys)                one per process, for minutes: seals events until they are read
 //!    `-- wraps --> access token of a Page (page_tokens)
 //! ```
 //!
@@ -155,13 +156,36 @@ impl Keys {
         &self.ring
     }
 
+    /// Keys without a database, for tests of what they seal.
+    #[cfg(test)]
+    pub(crate) fn of_ring(ring: KeyRing) -> Self {
+        Self { ring: std::sync::Arc::new(ring) }
+    }
+
+    /// A new data key, with its wrapped form for the database.
+    ///
+    /// # Errors
+    /// When the system's random numbers fail.
+    pub fn new_key(&self, binding: &Binding<'_>) -> Result<(SealingKey, Wrapped), KeyError> {
+        let key = SealingKey::random().map_err(|_| KeyError::Random)?;
+        let wrapped = self.ring.wrap(binding, key.bytes())?;
+        Ok((key, wrapped))
+    }
+
+    /// A data key from its wrapped form.
+    ///
+    /// # Errors
+    /// When the key-encryption key is not held, or the value is not this binding's.
+    pub fn open_key(&self, binding: &Binding<'_>, wrapped: &Wrapped) -> Result<SealingKey, KeyError> {
+        Ok(SealingKey::from_slice(&self.ring.unwrap(binding, wrapped)?)?)
+    }
+
     /// A new key for a person, with its wrapped form for the database.
     ///
     /// # Errors
     /// When the system's random numbers fail.
     pub fn new_person_key(&self, page_id: &str, psid: &str) -> Result<(PersonKey, Wrapped), KeyError> {
-        let key = SealingKey::random().map_err(|_| KeyError::Random)?;
-        let wrapped = self.ring.wrap(&person_binding(&[page_id, psid]), key.bytes())?;
+        let (key, wrapped) = self.new_key(&person_binding(&[page_id, psid]))?;
         Ok((PersonKey(key), wrapped))
     }
 
@@ -170,8 +194,7 @@ impl Keys {
     /// # Errors
     /// When the key-encryption key is not held, or the value is not this person's.
     pub fn person_key(&self, page_id: &str, psid: &str, wrapped: &Wrapped) -> Result<PersonKey, KeyError> {
-        let bytes = self.ring.unwrap(&person_binding(&[page_id, psid]), wrapped)?;
-        Ok(PersonKey(SealingKey::from_slice(&bytes)?))
+        Ok(PersonKey(self.open_key(&person_binding(&[page_id, psid]), wrapped)?))
     }
 
     /// The keys of these people, made where there are none yet. In the caller's transaction, so that a key is never used

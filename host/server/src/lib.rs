@@ -11,7 +11,8 @@
 //! 7. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
 //! 8. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
 //!
-//! Around them: [`settings`] and [`secrets`], [`clock`], [`keys`] (what is sealed, and under what), [`pages`] (tokens, connecting,
+//! Around them: [`settings`] and [`secrets`], [`clock`], [`keys`] (what is sealed, and under what), [`words`] (people's
+//! words at rest), [`pages`] (tokens, connecting,
 //! health), [`privacy`] (forgetting a person), [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
 //! [`health`], [`fail_point`] for tests of crashes, and [`app`], which wires everything and runs until stopped.
 
@@ -42,4 +43,5 @@ pub mod settings;
 pub mod spending;
 pub mod tickets;
 pub mod webhook;
+pub mod words;
 pub mod worker;

@@ -21,19 +21,18 @@
 //!   [`AgentReply`], which takes an agent's id.
 
 mod doubt;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use frontdesk_messenger::classify::StopReason;
 use frontdesk_messenger::graph::{CallTrace, ProofForm};
 use frontdesk_messenger::outbound::SenderAction;
 use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
 use frontdesk_messenger::{
     AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, Recipient, Reply, Sent,
 };
-use rand::Rng;
 use sqlx::PgConnection;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -45,9 +44,12 @@ use crate::db;
 use crate::db::outbox::Claimed;
 use crate::db::tickets::NewTicket;
 use crate::fail_point::{self, Point};
-use crate::pages::{PageTokens, TOKEN_DEAD};
+use crate::pages::PageTokens;
 use crate::secrets::Secrets;
-use crate::settings::{OutboxSettings, Settings, ms};
+use crate::settings::{Settings, ms};
+use crate::tickets;
+use crate::words::MESSAGE_TEXT;
+use verdict::{Verdict, backoff, describe, verdict};
 
 /// Marks our own metadata, with a version for the day its form changes.
 const METADATA_PREFIX: &str = "frontdesk:1:";
@@ -146,7 +148,12 @@ async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
 async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &TaskTracker) -> usize {
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
     let asked = Asked::now();
-    let rows = match db::in_time(db::outbox::claim(&app.pool, &app.replica, limit)).await {
+    let claimed = async {
+        let mut rows = db::outbox::claim(&app.pool, &app.replica, limit).await?;
+        app.words.open(&app.pool, &mut rows).await?;
+        Ok(rows)
+    };
+    let rows = match db::in_time(claimed).await {
         Ok(rows) => rows,
         Err(error) => {
             tracing::error!(%error, "due messages could not be claimed");
@@ -280,85 +287,6 @@ async fn pause_when_full(app: &App, page_id: &str, reply: &Reply<Sent>) {
     }
 }
 
-/// What becomes of a row after a send.
-#[derive(Debug, PartialEq)]
-enum Verdict {
-    Sent(String),
-    /// Again after this time. `counted`: it uses up one of the attempts.
-    Again {
-        after: Duration,
-        counted: bool,
-        error: String,
-    },
-    Unknown(String),
-    Fail(String),
-    /// Failed, and the conversation belongs to another app.
-    NotOurs(String),
-    /// Failed, and the window is closed.
-    WindowClosed(String),
-    /// Waits until the Page may send again.
-    PageState {
-        state: &'static str,
-        reason: String,
-    },
-}
-
-fn verdict(settings: &OutboxSettings, row: &Claimed, reply: &Reply<Sent>) -> Verdict {
-    let failure = match &reply.result {
-        Ok(sent) => return Verdict::Sent(sent.message_id.as_str().to_owned()),
-        Err(failure) => failure,
-    };
-    let numbers = describe(&reply.trace);
-    match failure {
-        Failure::Retry { after_ms, attempts_max } => {
-            let attempts_max = attempts_max
-                .and_then(|max| i32::try_from(max).ok())
-                .map_or(settings.attempts_max, |max| (max + 1).min(settings.attempts_max));
-            if row.attempts >= attempts_max {
-                return Verdict::Fail(format!("given up after {} attempts: {numbers}", row.attempts));
-            }
-            let after = backoff(settings, row.attempts).max(ms(after_ms.unwrap_or(0)));
-            Verdict::Again { after, counted: true, error: numbers }
-        }
-        // The lane pauses by the Page's own clock; the row itself is not to blame.
-        Failure::RateLimited { .. } => Verdict::Again { after: Duration::ZERO, counted: false, error: numbers },
-        Failure::HoldPerson => Verdict::Fail(format!("Meta asks not to write to this person unasked: {numbers}")),
-        Failure::PersonUnreachable => Verdict::Fail(format!("the person cannot be reached: {numbers}")),
-        Failure::OutsideWindow => Verdict::WindowClosed(format!("the messaging window is closed: {numbers}")),
-        Failure::NotOurs => Verdict::NotOurs(format!("another app owns the thread: {numbers}")),
-        Failure::TokenDead { .. } => Verdict::PageState { state: "parked", reason: format!("{TOKEN_DEAD}: {numbers}") },
-        Failure::StopPage { reason } => {
-            let why = match reason {
-                StopReason::Permission => "a permission is missing",
-                StopReason::Restricted => "Meta has restricted the Page",
-                StopReason::PolicyBlock => "Meta has blocked the Page for violating a policy",
-            };
-            Verdict::PageState { state: "stopped", reason: format!("{why}: {numbers}") }
-        }
-        Failure::Ambiguous { .. } => Verdict::Unknown(format!("nobody can tell whether it was sent: {numbers}")),
-        Failure::Permanent { .. } => Verdict::Fail(format!("refused: {numbers}")),
-        other => Verdict::Fail(format!("{}: {numbers}", other.name())),
-    }
-}
-
-fn describe(trace: &CallTrace) -> String {
-    let number = |n: Option<i64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-    match (&trace.http_status, &trace.transport_error) {
-        (Some(status), _) => {
-            format!("HTTP {status}, code {}, subcode {}", number(trace.code), number(trace.subcode))
-        }
-        (None, Some(error)) => error.clone(),
-        (None, None) => "no answer".to_owned(),
-    }
-}
-
-/// Doubles with each attempt up to the cap, and takes a random half of it, so that rows of one outage spread out.
-fn backoff(settings: &OutboxSettings, attempts: i32) -> Duration {
-    let exponent = u32::try_from(attempts.max(1) - 1).unwrap_or(0).min(20);
-    let full = settings.retry_ms.saturating_mul(1 << exponent).min(settings.retry_max_ms).max(2);
-    ms(rand::rng().random_range(full / 2..=full))
-}
-
 async fn settle(app: &App, row: &Claimed, verdict: Verdict, trace: Option<&CallTrace>) {
     if let Err(error) = db::in_time(store(app, row, &verdict, trace)).await {
         // The row stays `sending` and falls into doubt, which is looked up: nothing is sent twice.
@@ -404,7 +332,7 @@ async fn confirm(app: &App, row: &SentRow<'_>, message_id: &str, sent_at: DateTi
     // The echo may be applied at this moment. Lock order everywhere: conversation, then outbox rows; the message below
     // refers to the conversation, which Postgres would lock last and so deadlock with the echo's turn.
     db::conversations::lock(&mut tx, row.conversation_id).await?;
-    write_sent(&mut tx, row, Some(message_id), sent_at).await?;
+    write_sent(app, &mut tx, row, Some(message_id), sent_at).await?;
     fail_point::reach(Point::SettleWritten);
     tx.commit().await?;
     fail_point::reach(Point::Settled);
@@ -414,6 +342,7 @@ async fn confirm(app: &App, row: &SentRow<'_>, message_id: &str, sent_at: DateTi
 /// Marks a row as sent and writes it into the transcript, in the caller's transaction, which holds the conversation's lock.
 /// Without Meta's id (a person saw the message in Meta's inbox) the transcript has one of our own until the echo tells it.
 pub(crate) async fn write_sent(
+    app: &App,
     tx: &mut PgConnection,
     row: &SentRow<'_>,
     message_id: Option<&str>,
@@ -424,12 +353,13 @@ pub(crate) async fn write_sent(
         db::messages::learn_mid(&mut *tx, row.conversation_id, row.id, message_id).await?;
     }
     let own = db::messages::mid_of_row(row.id);
+    let text = app.words.of(tx, row.conversation_id).await?.seal(MESSAGE_TEXT, row.text)?;
     let message = db::messages::NewMessage {
         conversation_id: row.conversation_id,
         mid: message_id.unwrap_or(&own),
         author: row.author,
         source: "text",
-        text: row.text,
+        text: &text,
         payload: None,
         attachments: Vec::new(),
         sent_at,
@@ -478,7 +408,7 @@ async fn open_delivery_ticket(
         summary: &summary,
         tags: &["delivery".to_owned()],
     };
-    db::tickets::open(tx, &ticket, !app.settings.tickets.webhook_url.is_empty()).await?;
+    tickets::open(app, tx, &ticket).await?;
     Ok(())
 }
 
@@ -524,16 +454,6 @@ mod tests {
         assert_eq!(row_of_metadata(&metadata_of_row(id)), Some(id));
         for other in ["", "frontdesk:1:", "frontdesk:2:9d2e", "campaign-7", &id.to_string()] {
             assert_eq!(row_of_metadata(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn backoff_doubles_within_its_cap_and_never_halves_below() {
-        let settings = Settings::load(None).unwrap().outbox;
-        for attempts in 1..40 {
-            let full = settings.retry_ms.saturating_mul(1 << (attempts - 1).min(20)).min(settings.retry_max_ms);
-            let pause = u64::try_from(backoff(&settings, attempts).as_millis()).unwrap();
-            assert!((full / 2..=full).contains(&pause), "attempt {attempts}: {pause} ms of {full}");
         }
     }
 }

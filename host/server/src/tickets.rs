@@ -9,7 +9,13 @@
 //!   "conversation": { "id": "…", "page_id": "…", "psid": "…", "customer_name": null, "state": "bot", "…": "…" },
 //!   "delivered_at": "2026-11-22T10:20:30Z" }
 //! ```
-//! `event` is `ticket.opened`, `ticket.repeated` or `ticket.resolved`. The ticket is sent as it stands now, not as it stood when the
+//! When a person is erased of whose tickets the CRM was told, it is told so: their copies are the receiver's to delete.
+//! ```json
+//! { "event": "person.erased",
+//!   "person": { "page_id": "…", "psid": "…", "conversation_id": "…", "ticket_ids": ["…"] },
+//!   "delivered_at": "2026-11-22T10:20:30Z" }
+//! ```
+//! `event` is `ticket.opened`, `ticket.repeated`, `ticket.resolved` or `person.erased`. The ticket is sent as it stands now, not as it stood when the
 //! event happened, so a late delivery never takes the receiver back in time. The headers are those of Standard Webhooks:
 //! `Webhook-Id` (the same for every attempt, so the receiver can drop repetitions), `Webhook-Timestamp` (Unix seconds) and
 //! `Webhook-Signature: v1,<base64 of HMAC-SHA256(secret, "id.timestamp.body")>`. A secret written `whsec_<base64>` stands for
@@ -39,15 +45,19 @@ use axum::http::{HeaderMap, StatusCode, header};
 use chrono::{SecondsFormat, Utc};
 use rand::Rng;
 use serde_json::json;
+use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::db;
-use crate::db::tickets::Delivery;
+use crate::db::tickets::{Delivery, NewTicket, Ticket};
 use crate::fail_point::{self, Point};
+use crate::keys::{Binding, KeyError, Keys, Wrapped};
 use crate::queue::pause;
 use crate::settings::ms;
+use crate::words::TICKET_SUMMARY;
 use signature::Signer;
 
 /// How often due rows are looked for.
@@ -62,6 +72,76 @@ const RETRY_S: u64 = 5;
 const RETRY_MAX_S: u64 = 3_600;
 const REFUSED_RETRY_S: u64 = 60;
 const REFUSED_RETRY_MAX_S: u64 = 6 * 3_600;
+
+/// Messages of a transcript.
+const TRANSCRIPT_MAX: i64 = 200;
+
+/// Whether a CRM is to be told about tickets.
+pub fn crm_listens(app: &App) -> bool {
+    !app.settings.tickets.webhook_url.is_empty()
+}
+
+fn notice_binding() -> Binding<'static> {
+    Binding { purpose: "erasure-notice", version: 1, ids: &[] }
+}
+
+/// Tells a CRM that the person of a conversation is being erased, if it was told of their tickets. In the transaction that erases,
+/// before the tickets go.
+pub async fn note_erasure(
+    app: &App,
+    tx: &mut PgConnection,
+    conversation_id: Uuid,
+    page_id: &str,
+    psid: &str,
+) -> sqlx::Result<()> {
+    let tickets = db::tickets::told_of(&mut *tx, conversation_id).await?;
+    if tickets.is_empty() || !crm_listens(app) {
+        return Ok(());
+    }
+    let person = json!({ "page_id": page_id, "psid": psid, "conversation_id": conversation_id, "ticket_ids": tickets });
+    let wrapped = app.keys.ring().wrap(&notice_binding(), person.to_string().as_bytes());
+    let wrapped = wrapped.map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    db::tickets::queue_notice(tx, &wrapped).await
+}
+
+/// Wraps notices that wait again under the current key, at most `limit`. Returns how many.
+///
+/// # Errors
+/// See [`KeyError`].
+pub async fn rewrap_notices(keys: &Keys, pool: &PgPool, limit: i64) -> Result<u64, KeyError> {
+    let mut tx = pool.begin().await?;
+    let stored = db::tickets::notices_not_under(&mut *tx, keys.ring().current(), limit).await?;
+    for (id, key_id, sealed) in &stored {
+        let wrapped = Wrapped { key_id: key_id.clone(), sealed: sealed.clone() };
+        let again = keys.ring().rewrap(&notice_binding(), &wrapped)?;
+        db::tickets::rewrap_notice(&mut *tx, *id, &again).await?;
+    }
+    tx.commit().await?;
+    Ok(stored.len() as u64)
+}
+
+/// Opens a ticket or adds a matter to the open one, in a transaction that holds the conversation's lock; the summary is sealed. A CRM is
+/// told in the same transaction.
+pub async fn open(app: &App, tx: &mut PgConnection, ticket: &NewTicket<'_>) -> sqlx::Result<Uuid> {
+    let sealer = app.words.of(tx, ticket.conversation_id).await?;
+    let summary = sealer.seal(TICKET_SUMMARY, ticket.summary)?;
+    db::tickets::open(tx, &NewTicket { summary: &summary, ..ticket.clone() }, crm_listens(app)).await
+}
+
+/// A ticket as people read it: words opened, with the messages up to its resolution.
+pub async fn read(app: &App, pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Ticket>> {
+    let Some(mut ticket) = db::tickets::get(pool, id).await? else { return Ok(None) };
+    app.words.open(pool, std::slice::from_mut(&mut ticket)).await?;
+    let mut messages =
+        db::messages::shown_until(pool, ticket.conversation_id, ticket.resolved_at, TRANSCRIPT_MAX).await?;
+    app.words.open(pool, &mut messages).await?;
+    let shown = messages.into_iter().map(|message| {
+        json!({ "mid": message.mid, "author": message.author, "text": message.text, "attachments": message.attachments,
+                "sent_at": message.sent_at })
+    });
+    ticket.transcript = shown.collect();
+    Ok(Some(ticket))
+}
 
 /// Starts delivering, when a receiver is configured.
 pub fn start(app: &Arc<App>, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -129,7 +209,7 @@ impl Sender {
             }
             Verdict::Again(seconds) => {
                 tracing::warn!(
-                    delivery = delivery.id, ticket = %delivery.ticket_id, attempts = delivery.attempts, error,
+                    delivery = delivery.id, ticket = ?delivery.ticket_id, attempts = delivery.attempts, error,
                     retry_s = seconds.as_secs(), "a ticket was not delivered"
                 );
                 let retry_at = self.app.clock.now() + jittered(seconds);
@@ -137,7 +217,7 @@ impl Sender {
             }
             Verdict::GivenUp => {
                 tracing::error!(
-                    delivery = delivery.id, ticket = %delivery.ticket_id, attempts = delivery.attempts, error,
+                    delivery = delivery.id, ticket = ?delivery.ticket_id, attempts = delivery.attempts, error,
                     "a ticket was not delivered, and is not tried again"
                 );
                 db::in_time(db::tickets::delivery_failed(pool, delivery.id, None, &error)).await
@@ -148,7 +228,8 @@ impl Sender {
     /// `None`: the ticket was deleted meanwhile.
     async fn body(&self, delivery: &Delivery) -> sqlx::Result<Option<Vec<u8>>> {
         let pool = &self.app.pool;
-        let Some(ticket) = db::tickets::get(pool, delivery.ticket_id).await? else { return Ok(None) };
+        let Some(ticket_id) = delivery.ticket_id else { return Ok(self.notice(delivery)) };
+        let Some(ticket) = read(&self.app, pool, ticket_id).await? else { return Ok(None) };
         let conversation = db::conversations::get(pool, ticket.conversation_id).await?;
         let body = json!({
             "event": delivery.event,
@@ -157,6 +238,21 @@ impl Sender {
             "delivered_at": Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
         });
         Ok(Some(body.to_string().into_bytes()))
+    }
+
+    /// The notice of an erasure.
+    fn notice(&self, delivery: &Delivery) -> Option<Vec<u8>> {
+        let (key_id, sealed) = delivery.key_id.clone().zip(delivery.notice.clone())?;
+        let opened = self.app.keys.ring().unwrap(&notice_binding(), &Wrapped { key_id, sealed });
+        let opened =
+            opened.inspect_err(|error| tracing::error!(%error, "the notice of an erasure does not open")).ok()?;
+        let person: serde_json::Value = serde_json::from_slice(&opened).ok()?;
+        let body = json!({
+            "event": delivery.event,
+            "person": person,
+            "delivered_at": Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+        });
+        Some(body.to_string().into_bytes())
     }
 
     async fn post(&self, id: i64, body: Vec<u8>) -> Answer {

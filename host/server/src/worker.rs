@@ -34,6 +34,8 @@ use crate::pipeline::{self, TurnInput, TurnResult};
 use crate::queue::{ConversationKey, WakeUp};
 use crate::records::Job;
 use crate::settings::ms;
+use crate::tickets;
+use crate::words::{self, OUTBOX_TEXT};
 
 /// A turn repeated for an edit that arrived meanwhile is repeated at most this often.
 const REDO_MAX: usize = 3;
@@ -174,7 +176,8 @@ async fn handle_page(app: &App, page_id: &str) -> sqlx::Result<()> {
     loop {
         let mut tx = app.pool.begin().await?;
         db::pages::lock(&mut *tx, page_id).await?;
-        let events = db::inbox::pending(&mut tx, page_id, None, limit).await?;
+        let mut events = db::inbox::pending(&mut tx, page_id, None, limit).await?;
+        words::open_page_events(app, &mut tx, page_id, &mut events).await?;
         for event in &events {
             intake::apply_page_event(app, &mut tx, event).await?;
         }
@@ -194,7 +197,8 @@ async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
         let Some(conversation) = leased.take() else { break };
         // The lock makes takeovers wait for this short transaction, and shows what they changed since the lease.
         let Some(conversation) = lock_leased(&mut tx, &conversation).await? else { return Ok(()) };
-        let events = unread(app, &mut tx, &conversation).await?;
+        let mut events = unread(app, &mut tx, &conversation).await?;
+        words::open_events(app, &mut tx, conversation.id, &mut events).await?;
         let (conversation, turn) = intake::apply(app, &mut tx, conversation, &events, redo == 0).await?;
         fail_point::reach(Point::IntakeApplied);
         tx.commit().await?;
@@ -239,14 +243,16 @@ async fn one_turn(
         return Ok(give_up(app, conversation, turn, attempts).await?);
     }
     let mids: Vec<String> = turn.iter().map(|event| event.mid.clone()).collect();
-    let messages = db::messages::by_mids(&app.pool, conversation.id, &mids).await?;
+    let mut messages = db::messages::by_mids(&app.pool, conversation.id, &mids).await?;
     let Some(page) = db::pages::get(&app.pool, &conversation.page_id).await? else {
         return Ok(leave(app, conversation, turn, "this Page is not configured here").await?);
     };
     if messages.is_empty() {
         return Ok(leave(app, conversation, turn, "unsent before it was answered").await?);
     }
-    let history = db::messages::history(&app.pool, conversation.id, &mids, app.settings.turn.history_max).await?;
+    let mut history = db::messages::history(&app.pool, conversation.id, &mids, app.settings.turn.history_max).await?;
+    app.words.open(&app.pool, &mut messages).await?;
+    app.words.open(&app.pool, &mut history).await?;
     let input = TurnInput {
         turn_id: Uuid::now_v7(),
         now: app.clock.now(),
@@ -357,13 +363,17 @@ async fn effects(
             summary: &ticket.summary,
             tags: &ticket.tags,
         };
-        db::tickets::open(tx, &new, !app.settings.tickets.webhook_url.is_empty()).await?;
+        tickets::open(app, tx, &new).await?;
         metrics::counter!("frontdesk_tickets_total", "priority" => ticket.priority).increment(1);
         if ticket.hands_over {
             db::conversations::set_owner(tx, conversation.id, "human", &ticket.reason, None, None).await?;
             epoch += 1;
         }
     }
+    if result.replies.is_empty() {
+        return Ok(());
+    }
+    let sealer = app.words.of(tx, conversation.id).await?;
     for text in &result.replies {
         let row = db::outbox::NewRow {
             id: Uuid::now_v7(),
@@ -374,14 +384,11 @@ async fn effects(
             reply_id: input.turn_id,
             epoch,
             agent: None,
-            text,
+            text: &sealer.seal(OUTBOX_TEXT, text)?,
         };
         db::outbox::insert(&mut *tx, &row).await?;
     }
-    if !result.replies.is_empty() {
-        db::conversations::note_automated_reply(&mut *tx, conversation.id, input.now, result.disclosed).await?;
-    }
-    Ok(())
+    db::conversations::note_automated_reply(&mut *tx, conversation.id, input.now, result.disclosed).await
 }
 
 /// Marks the turn's events as handled without an answer, unless another worker has the conversation by now.
@@ -417,7 +424,7 @@ async fn give_up(app: &App, conversation: &Conversation, turn: &[TurnEvent], att
         summary: &summary,
         tags: &["processing".to_owned()],
     };
-    db::tickets::open(&mut tx, &ticket, !app.settings.tickets.webhook_url.is_empty()).await?;
+    tickets::open(app, &mut tx, &ticket).await?;
     db::conversations::set_owner(&mut tx, now.id, "human", "processing-failed", None, None).await?;
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     db::inbox::mark_done(&mut *tx, &ids, None, Some("given up; a ticket was opened")).await?;

@@ -5,6 +5,7 @@
 //! | `up` | the whole of Frontdesk on this machine, with a simulated Messenger in front of it |
 //! | `test` | every check, in the order in which they fail fastest; what CI runs |
 //! | `faults` | lets the host die at each of its fail points, and looks at what its successor makes of it |
+//! | `race` | takeovers against claims on a real Postgres: nothing of the machine's is claimed after a takeover |
 //! | `simulate` | hours of seeded traffic and trouble in seconds |
 //! | `load` | signed deliveries at a rate to what `up` runs: how long the acknowledgements take, and what is lost |
 //! | `bench` | the benchmark, on engines of its own |
@@ -64,6 +65,8 @@ enum Task {
     },
     /// Let a real host die at each step's boundary in turn; its successor must finish everything, once.
     Faults(trial::Faults),
+    /// Let takeovers meet claims, thousands of times; no answer of the machine may be claimed after a takeover has committed.
+    Race(trial::Race),
     /// Live through hours of seeded traffic and trouble in seconds; everything must add up afterwards.
     Simulate(trial::Simulate),
     /// Send signed deliveries at a rate to a running `cargo xtask up`; report the time to the 200 and what was lost.
@@ -112,6 +115,7 @@ fn run(task: Task) -> Result<()> {
         Task::Up(options) => up::run(&workspace, &progress, &options),
         Task::Test { arguments } => gate::run(&workspace, &progress, &arguments),
         Task::Faults(options) => trial::faults(&workspace, &progress, &options),
+        Task::Race(options) => trial::race(&workspace, &progress, &options),
         Task::Simulate(options) => trial::simulate(&workspace, &progress, &options),
         Task::Load(options) => load::run(&workspace, &progress, &options),
         Task::Bench { arguments } => bench::run(&workspace, &progress, &arguments),

@@ -1,4 +1,4 @@
-//! `cargo xtask faults` and `cargo xtask simulate`: single integration tests at length, with their knobs as options.
+//! `cargo xtask faults`, `cargo xtask race` and `cargo xtask simulate`: single integration tests at length, with their knobs as options.
 
 use anyhow::Result;
 
@@ -20,6 +20,13 @@ pub struct Faults {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct Race {
+    /// Takeovers, each against claims that never pause.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(40..=1_000_000))]
+    rounds: u32,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct Simulate {
     /// Simulated hours.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -33,6 +40,11 @@ pub fn faults(workspace: &Workspace, progress: &Progress, options: &Faults) -> R
     let mut knobs = vec![("FRONTDESK_FAULT_ROUNDS", options.rounds.to_string())];
     knobs.extend(options.point.clone().map(|point| ("FRONTDESK_FAULT_POINT", point)));
     run(workspace, progress, "faults::", &knobs)
+}
+
+pub fn race(workspace: &Workspace, progress: &Progress, options: &Race) -> Result<()> {
+    let knobs = [("FRONTDESK_RACE_ROUNDS", options.rounds.to_string())];
+    run(workspace, progress, "takeover::no_answer_of_the_machine", &knobs)
 }
 
 pub fn simulate(workspace: &Workspace, progress: &Progress, options: &Simulate) -> Result<()> {

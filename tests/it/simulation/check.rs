@@ -21,16 +21,18 @@ pub struct Report {
     withdrawn: usize,
     sends: usize,
     in_doubt: usize,
+    tagged: usize,
+    deaths: usize,
     tickets: i64,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { inquiries, answered, to_people, withdrawn, sends, in_doubt, tickets } = self;
+        let Self { inquiries, answered, to_people, withdrawn, sends, in_doubt, tagged, deaths, tickets } = self;
         write!(
             f,
             "{inquiries} inquiries: {answered} answered, {to_people} with people, {withdrawn} withdrawn; {sends} messages \
-             taken by Meta, {in_doubt} in doubt, {tickets} tickets"
+             taken by Meta, {tagged} as HUMAN_AGENT, {in_doubt} in doubt, {tickets} tickets; the host died {deaths} times"
         )
     }
 }
@@ -62,12 +64,16 @@ pub async fn check(world: &World) -> Report {
             .await
             .unwrap();
     let sends = world.host.graph.sends();
-    let mut report = Report { sends: sends.len(), ..Report::default() };
+    let mut report = Report { sends: sends.len(), deaths: world.deaths, ..Report::default() };
     nothing_is_sent_twice_or_lost(&rows, &sends, &mut report);
     order_is_kept(&rows, &sends);
     windows_are_kept(world, &rows, &sends);
+    tags_are_a_persons(world, &rows, &sends, &mut report);
     takeovers_are_kept(world, &rows, &sends).await;
     inquiries_are_settled(world, &rows, &mut report).await;
+    // Otherwise the schedule shows how people work, not how the host does.
+    let asked = report.inquiries - report.withdrawn;
+    assert!(asked < 40 || report.answered * 2 > asked, "most inquiries are to be the machine's: {report}");
     counts_add_up(world, &mut report).await;
     withdrawn_words_are_nowhere(world).await;
     report
@@ -118,7 +124,8 @@ fn windows_are_kept(world: &World, rows: &[Row], sends: &[SentMessage]) {
     for sent in sends.iter().filter(|sent| sent.tag.is_none() && is_bot(rows, sent)) {
         let open = world.told.iter().any(|told| {
             let delivery = &told.delivery;
-            let opens = matches!(delivery.kind, Kind::Text { .. } | Kind::Reaction { .. } | Kind::Sticker { .. });
+            let opens = delivery.kind.inquiry().is_some()
+                || matches!(delivery.kind, Kind::Reaction { .. } | Kind::Sticker { .. });
             let at_ms = world.stamp_ms(delivery.happened_ms);
             let delivered = world.stamp_ms(told.delivered_ms);
             opens
@@ -128,6 +135,34 @@ fn windows_are_kept(world: &World, rows: &[Row], sends: &[SentMessage]) {
                 && sent.at_ms < at_ms.min(delivered) + DAY_MS + 1_000
         });
         assert!(open, "sent outside the window: {sent:?}");
+    }
+}
+
+/// HUMAN_AGENT stands on what a person wrote alone, never within the window that needs no tag, and never more than a week after the
+/// customer's last message; what a person wrote goes without it only within the window.
+fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], report: &mut Report) {
+    for sent in sends.iter().filter(|sent| sent.tag.is_some() || !is_bot(rows, sent)) {
+        let wrote = |told: &&super::world::Told| {
+            psid(told.delivery.customer) == sent.psid && world.stamp_ms(told.delivered_ms) <= sent.at_ms
+        };
+        let age_ms = |told: &super::world::Told| {
+            sent.at_ms - world.stamp_ms(told.delivery.happened_ms).min(world.stamp_ms(told.delivered_ms))
+        };
+        let opens = |told: &&super::world::Told| {
+            told.delivery.kind.inquiry().is_some()
+                || matches!(told.delivery.kind, Kind::Reaction { .. } | Kind::Sticker { .. })
+        };
+        let youngest = world.told.iter().filter(wrote).filter(opens).map(age_ms).min();
+        let youngest = youngest.unwrap_or_else(|| panic!("to somebody who never wrote: {sent:?}"));
+        match sent.tag.as_deref() {
+            None => assert!(youngest <= DAY_MS + 1_000, "without a tag {youngest} ms after the last act: {sent:?}"),
+            Some(tag) => {
+                assert_eq!(tag, "HUMAN_AGENT", "{sent:?}");
+                assert!(!is_bot(rows, sent), "the machine's own words under a person's tag: {sent:?}");
+                assert!((DAY_MS - 1_000..=7 * DAY_MS + 1_000).contains(&youngest), "{youngest} ms after: {sent:?}");
+                report.tagged += 1;
+            }
+        }
     }
 }
 
@@ -151,7 +186,7 @@ async fn inquiries_are_settled(world: &World, rows: &[Row], report: &mut Report)
     let kept: Vec<Kept> = sqlx::query_as(
         "select i.mid, i.state, i.note, i.turn_id, c.id as conversation_id
          from inbox i join conversations c on c.page_id = i.page_id and c.psid = i.psid
-         where i.kind = 'message' and i.channel = 'messaging' and i.mid is not null",
+         where i.kind in ('message', 'postback') and i.channel = 'messaging' and i.mid is not null",
     )
     .fetch_all(&world.pool)
     .await
@@ -172,18 +207,18 @@ async fn inquiries_are_settled(world: &World, rows: &[Row], report: &mut Report)
     let unsent: HashSet<&str> = world.told.iter().filter_map(|told| unsent_mid(&told.delivery.kind)).collect();
     let mut seen = HashSet::new();
     for told in world.told.iter().filter(|told| !told.delivery.in_standby) {
-        let Kind::Text { mid, .. } = &told.delivery.kind else { continue };
-        if !seen.insert(mid.as_str()) {
+        let Some((mid, _)) = told.delivery.kind.inquiry() else { continue };
+        if !seen.insert(mid) {
             continue;
         }
         report.inquiries += 1;
-        let inquiry = kept.get(mid.as_str()).unwrap_or_else(|| panic!("{mid} was acknowledged and is not kept"));
+        let inquiry = kept.get(mid).unwrap_or_else(|| panic!("{mid} was acknowledged and is not kept"));
         assert_eq!(inquiry.state, "done", "{inquiry:?}");
-        if unsent.contains(mid.as_str()) {
+        if unsent.contains(mid) {
             report.withdrawn += 1;
             continue;
         }
-        match decisions.get(mid.as_str()).map(Vec::as_slice) {
+        match decisions.get(mid).map(Vec::as_slice) {
             Some([(turn_id, outcome)]) => {
                 assert_eq!(inquiry.turn_id, Some(*turn_id), "{inquiry:?}");
                 let parts: Vec<&Row> = rows.iter().filter(|row| row.turn_id == Some(*turn_id)).collect();
@@ -233,13 +268,17 @@ async fn counts_add_up(world: &World, report: &mut Report) {
         let list = if delivery.in_standby { "standby" } else { "messaging" };
         let fields = delivery.kind.fields(delivery.happened_ms).to_string();
         let stamp = match &delivery.kind {
-            Kind::Text { .. } | Kind::Unsend { .. } | Kind::Edit { .. } | Kind::Sticker { .. } => 0,
+            Kind::Text { .. }
+            | Kind::Postback { .. }
+            | Kind::Unsend { .. }
+            | Kind::Edit { .. }
+            | Kind::Sticker { .. } => 0,
             _ => delivery.happened_ms,
         };
         told.insert((page_id(delivery.customer), delivery.customer, list, fields, stamp));
     }
     let kept =
-        count("select count(*) from inbox where kind in ('message', 'edit', 'unsend', 'reaction', 'read', 'unknown')")
+        count("select count(*) from inbox where kind in ('message', 'postback', 'edit', 'unsend', 'reaction', 'read', 'unknown')")
             .await;
     assert_eq!(kept, i64::try_from(told.len()).unwrap(), "each event is kept once");
     // The transcript has everything that Meta took.
@@ -261,6 +300,11 @@ async fn withdrawn_words_are_nowhere(world: &World) {
     .fetch_all(&world.pool)
     .await
     .unwrap();
+    let kept =
+        "select (select count(*) from messages where deleted_at is not null and (text <> '' or payload is not null))
+                     + (select count(*) from inbox where note = 'unsent' and (sealed is not null or payload <> '{}'))";
+    let kept: i64 = sqlx::query_scalar(kept).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(kept, 0, "withdrawn messages that kept their (sealed) content");
     for table in tables {
         let query = format!("select count(*) from public.{table} t where to_jsonb(t)::text like '%withdrawn-m\\_sim%'");
         let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&world.pool).await.unwrap();

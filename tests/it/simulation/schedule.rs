@@ -1,5 +1,7 @@
 //! What happens in the simulated hours, made from a seed alone: the same seed gives the same schedule.
 
+use std::collections::HashMap;
+
 use frontdesk_testkit::{Outcome, wire};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -32,6 +34,10 @@ pub enum Act {
     HandBack {
         customer: usize,
     },
+    /// Ada closes the customer's open ticket.
+    Resolve {
+        customer: usize,
+    },
     /// Meta gives the thread to another app, and back to us.
     GiveAway {
         customer: usize,
@@ -50,6 +56,10 @@ pub enum Act {
     },
     /// Wake-ups that wait in Redis are lost, with stream and group.
     LoseWakeUps,
+    /// The host dies so long after what happens at this time, wherever it is then, and another starts on what it left.
+    Kill {
+        after_ms: u64,
+    },
 }
 
 /// An event and what becomes of it on its way.
@@ -69,6 +79,11 @@ pub enum Kind {
     Text {
         mid: String,
         text: String,
+    },
+    /// Taps a button whose title asks.
+    Postback {
+        mid: String,
+        title: String,
     },
     Edit {
         mid: String,
@@ -90,9 +105,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Id and words of what asks for an answer.
+    pub fn inquiry(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Text { mid, text } => Some((mid, text)),
+            Self::Postback { mid, title } => Some((mid, title)),
+            _ => None,
+        }
+    }
+
     pub fn fields(&self, at_ms: i64) -> Value {
         match self {
             Self::Text { mid, text } => wire::text(mid, text),
+            Self::Postback { mid, title } => wire::postback(mid, title, "ASK"),
             Self::Edit { mid, text } => wire::edit(mid, text, 1),
             Self::Unsend { mid } => wire::unsend(mid),
             Self::Reaction { mid } => wire::reaction(mid, "react", "❤"),
@@ -115,23 +140,35 @@ pub fn page_of(customer: usize) -> usize {
     customer % PAGES
 }
 
-/// Most of them can be answered; the same one twice, or another kind, goes to a person.
-const QUESTIONS: [&str; 10] = [
-    "Do you ship to Austria?",
-    "Do you ship to Austria?",
-    "When are you open on Saturdays?",
-    "Until when are you open on Saturdays?",
-    "Can you ship every parcel to Austria?",
-    "Hello, do you ship parcels to Austria?",
-    "When are you open on Saturdays?",
+/// What the Page's knowledge answers, with the answers: most people ask such things, and each asks another one next time, because
+/// who asks the same again is given to a person.
+pub const ANSWERABLE: [(&str, &str); 12] = [
+    ("Do you ship to Austria?", "Yes, we ship every parcel to Austria within three working days."),
+    ("When are you open on Saturdays?", "On Saturdays we are open from nine to one."),
+    ("How long may I return an order?", "You may return an order within thirty days."),
+    ("Which teas are free of caffeine?", "Rooibos and fruit teas are free of caffeine."),
+    ("How can I pay?", "You can pay by card, by invoice or in cash at the shop."),
+    ("What does gift wrapping cost?", "Gift wrapping costs two euros for each parcel."),
+    ("Where is your shop?", "Our shop is at Lindengasse 7 in Graz."),
+    ("Do you sell vouchers?", "Yes, we sell vouchers from ten euros on."),
+    ("Is the green tea organic?", "Yes, all our green tea is organic."),
+    ("How should I store loose tea?", "Store loose tea in a closed tin, dry and dark."),
+    ("Do you offer tea tastings?", "Yes, we offer tea tastings on the first Friday of each month."),
+    ("How hot should water for green tea be?", "Water for green tea should have seventy degrees."),
+];
+
+/// What goes to a person.
+const FOR_PEOPLE: [&str; 3] = [
     "I want to talk to a real person please",
     "My order arrived broken and I am very angry",
     "Kann ich meine Bestellung noch ändern?",
 ];
+/// One question in so many is for a person.
+const FOR_PEOPLE_ONE_IN: u32 = 12;
 
 /// The whole schedule in order of time.
 pub fn schedule(seed: u64, hours: i64) -> Vec<Step> {
-    let mut maker = Maker { chance: StdRng::seed_from_u64(seed), steps: Vec::new(), mids: 0 };
+    let mut maker = Maker { chance: StdRng::seed_from_u64(seed), steps: Vec::new(), mids: 0, asked: HashMap::new() };
     let customers = CUSTOMERS_PER_HOUR * usize::try_from(hours).unwrap_or(1);
     let end_ms = hours * HOUR_MS;
     for customer in 0..customers {
@@ -150,6 +187,8 @@ struct Maker {
     chance: StdRng,
     steps: Vec<Step>,
     mids: u64,
+    /// How many answerable questions each customer has asked.
+    asked: HashMap<usize, usize>,
 }
 
 impl Maker {
@@ -164,6 +203,15 @@ impl Maker {
 
     fn one_in(&mut self, count: u32) -> bool {
         self.chance.random_ratio(1, count)
+    }
+
+    fn question(&mut self, customer: usize) -> &'static str {
+        if self.one_in(FOR_PEOPLE_ONE_IN) {
+            return FOR_PEOPLE[self.chance.random_range(0..FOR_PEOPLE.len())];
+        }
+        let asked = self.asked.entry(customer).or_insert(customer);
+        *asked += 1;
+        ANSWERABLE[*asked % ANSWERABLE.len()].0
     }
 
     fn between(&mut self, from_ms: i64, to_ms: i64) -> i64 {
@@ -203,14 +251,23 @@ impl Maker {
             0 => self.inbox_answers(customer, &mut at_ms),
             1 => self.agent_answers(customer, &mut at_ms),
             2 => self.other_app_answers(customer, &mut at_ms),
+            // Days later, when only a person may still write, and only for a week.
+            3 => {
+                let late_ms = self.between(20 * HOUR_MS, 8 * 24 * HOUR_MS);
+                self.add(at_ms + late_ms, Act::Reply { customer });
+                self.add(at_ms + late_ms + HOUR_MS, Act::HandBack { customer });
+            }
             _ => {}
         }
+        // People look at the open tickets now and then, and then the machine has the conversation again.
+        let looked_ms = at_ms + self.between(5 * MINUTE_MS, 45 * MINUTE_MS);
+        self.add(looked_ms, Act::Resolve { customer });
         at_ms
     }
 
     fn ask(&mut self, customer: usize, at_ms: i64) {
         let mid = self.mid();
-        let question = QUESTIONS[self.chance.random_range(0..QUESTIONS.len())];
+        let question = self.question(customer);
         // Now and then Meta delivers a message nearly a day late: its window is about to close.
         let happened_ms =
             if self.one_in(40) { at_ms - 24 * HOUR_MS + self.between(MINUTE_MS, 10 * MINUTE_MS) } else { at_ms };
@@ -229,19 +286,18 @@ impl Maker {
                 self.event(
                     customer,
                     at_ms,
-                    Kind::Text { mid: mid.clone(), text: "Do you ship to Germany?".into() },
+                    Kind::Text { mid: mid.clone(), text: "Do you ship to Germany, ehm,".into() },
                     false,
                 );
                 let after_ms = self.between(0, 2_000);
                 self.event(customer, at_ms + after_ms, Kind::Edit { mid, text: question.to_owned() }, false);
             }
-            _ => {
-                let delivery = Delivery {
-                    customer,
-                    happened_ms,
-                    kind: Kind::Text { mid, text: question.to_owned() },
-                    in_standby: false,
+            asks => {
+                let kind = match asks {
+                    2 => Kind::Postback { mid, title: question.to_owned() },
+                    _ => Kind::Text { mid, text: question.to_owned() },
                 };
+                let delivery = Delivery { customer, happened_ms, kind, in_standby: false };
                 self.deliver(at_ms, delivery);
             }
         }
@@ -283,7 +339,7 @@ impl Maker {
     fn person_talks(&mut self, customer: usize, at_ms: &mut i64) {
         *at_ms += self.between(1_000, 5 * MINUTE_MS);
         self.ask(customer, *at_ms);
-        if self.one_in(2) {
+        if !self.one_in(4) {
             *at_ms += self.between(20 * MINUTE_MS, 40 * MINUTE_MS);
             self.add(*at_ms, Act::HandBack { customer });
             *at_ms += self.between(30_000, 10 * MINUTE_MS);
@@ -297,7 +353,7 @@ impl Maker {
         for _ in 0..2 {
             *at_ms += self.between(1_000, MINUTE_MS);
             let mid = self.mid();
-            let text = QUESTIONS[self.chance.random_range(0..QUESTIONS.len())].to_owned();
+            let text = self.question(customer).to_owned();
             self.event(customer, *at_ms, Kind::Text { mid, text }, true);
         }
         // Later than the latest of its copies.
@@ -333,6 +389,17 @@ impl Maker {
         }
         let at_ms = self.between(0, end_ms);
         self.add(at_ms, Act::LoseWakeUps);
+        // Amid the work: together with something that somebody asked.
+        let asks: Vec<i64> = self
+            .steps
+            .iter()
+            .filter(|step| matches!(&step.act, Act::Event(d) if d.kind.inquiry().is_some()))
+            .map(|s| s.at_ms)
+            .collect();
+        if let Some(at_ms) = asks.get(self.chance.random_range(0..asks.len().max(1))).copied() {
+            let after_ms = self.chance.random_range(0..400);
+            self.add(at_ms, Act::Kill { after_ms });
+        }
     }
 }
 

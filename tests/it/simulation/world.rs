@@ -10,8 +10,8 @@ use frontdesk_testkit::{EchoPlan, SentMessage, wire};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
-use super::schedule::{Act, Delivery, HOUR_MS, Kind, MINUTE_MS, Step, page_of};
-use crate::host::{ANSWER, APP_ID, Host, OTHER_PAGE, PAGE, PATIENCE};
+use super::schedule::{ANSWERABLE, Act, Delivery, HOUR_MS, MINUTE_MS, Step, page_of};
+use crate::host::{APP_ID, Host, OTHER_PAGE, PAGE, PATIENCE};
 
 /// Another app that gets threads now and then.
 const OTHER_APP: &str = "555000111222333";
@@ -72,6 +72,9 @@ pub struct World {
     echoed: usize,
     echoes_of: HashMap<String, u64>,
     silencing: Vec<usize>,
+    /// The host is to die so long after what happens now.
+    killing: Option<u64>,
+    pub deaths: usize,
     hour_told: i64,
     /// What happened, for whoever looks for the reason of a failure.
     diary: Vec<(i64, String)>,
@@ -96,21 +99,25 @@ impl World {
         let shared = clock.clone();
         let ground = crate::host::Ground::new().await;
         sqlx::raw_sql(SIMULATED_CLOCK).execute(&ground.db.pool).await.unwrap();
-        let host = Host::start_on_ground(ground, move |plan| {
+        let host = Host::start_mortal(ground, move |plan| {
             plan.clock = shared.clone();
             plan.settings.graph.timeout_ms = 400;
             plan.settings.outbox.in_doubt_after_ms = 1_000;
             plan.settings.outbox.echo_grace_ms = 10_000;
             plan.settings.outbox.retry_ms = 1_000;
             plan.settings.worker.retry_ms = 1_000;
+            // What a host that died had leased is free again within real seconds.
+            plan.settings.worker.lease_ms = 2_000;
             plan.settings.handover.quiet_hours = QUIET_HOURS;
         })
         .await;
         // Echoes are delivered by the schedule, late or never.
         host.graph.set_echoes(EchoPlan::OFF);
-        host.teach_answer().await;
-        let body = json!({ "title": "Hours", "text": "On Saturdays we are open from nine to one." });
-        assert_eq!(host.admin("POST", "/admin/knowledge/text", Some(body)).await.0 / 100, 2, "{ANSWER}");
+        let faq: Vec<String> = ANSWERABLE.iter().map(|(asked, told)| format!("\"{asked}\",\"{told}\"")).collect();
+        let text = format!("question,answer\n{}\n", faq.join("\n"));
+        let body = json!({ "title": "Questions", "text": text, "format": "csv-faq" });
+        let (status, answer) = host.admin("POST", "/admin/knowledge/text", Some(body)).await;
+        assert_eq!(status / 100, 2, "{answer}");
         let pool = PgPoolOptions::new().max_connections(2).connect(host.database_url()).await.unwrap();
         Self {
             host,
@@ -127,6 +134,8 @@ impl World {
             echoed: 0,
             echoes_of: HashMap::new(),
             silencing: Vec::new(),
+            killing: None,
+            deaths: 0,
             hour_told: 0,
             diary: Vec::new(),
         }
@@ -186,6 +195,11 @@ impl World {
             while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= until_ms) {
                 let happening = entry.remove();
                 self.happen(happening).await;
+            }
+            if let Some(after_ms) = self.killing.take() {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                self.host.die_and_start().await;
+                self.deaths += 1;
             }
             self.settle().await;
             self.plan_echoes();
@@ -389,6 +403,27 @@ impl World {
                     self.end_silence(customer, now_ms);
                 }
             }
+            Act::Resolve { customer } => {
+                let id: Option<uuid::Uuid> = sqlx::query_scalar(
+                    "select t.id from tickets t join conversations c on c.id = t.conversation_id
+                     where t.state = 'open' and c.page_id = $1 and c.psid = $2",
+                )
+                .bind(page_id(customer))
+                .bind(psid(customer))
+                .fetch_optional(&self.pool)
+                .await
+                .unwrap();
+                if let Some(id) = id {
+                    let (status, answer) = self.host.admin("POST", &format!("/admin/tickets/{id}/resolve"), None).await;
+                    assert_eq!(status, 200, "{answer}");
+                    if answer["handed_back"] == true {
+                        let now_ms = self.now_ms();
+                        self.silencing.retain(|silent| *silent != customer);
+                        self.end_silence(customer, now_ms);
+                    }
+                }
+            }
+            Act::Kill { after_ms } => self.killing = Some(after_ms),
             Act::GiveAway { customer } => self.control(customer, OTHER_APP, "standby").await,
             Act::GiveBack { customer } => {
                 self.control(customer, APP_ID, "messaging").await;
@@ -412,11 +447,8 @@ impl World {
     async fn deliver(&mut self, delivery: Delivery) {
         let (page, psid) = (page_id(delivery.customer), psid(delivery.customer));
         let stamp_ms = self.stamp_ms(delivery.happened_ms);
-        if let Kind::Text { mid, text } = &delivery.kind
-            && !self
-                .told
-                .iter()
-                .any(|told| matches!(&told.delivery.kind, Kind::Text { mid: known, .. } if known == mid))
+        if let Some((mid, text)) = delivery.kind.inquiry()
+            && !self.told.iter().any(|told| told.delivery.kind.inquiry().is_some_and(|(known, _)| known == mid))
         {
             self.host.graph.record_inbound(page, &psid, mid, text);
         }

@@ -77,6 +77,10 @@ pub enum EventKind {
         verdict: Feedback,
         mid: Option<Mid>,
     },
+    /// A customer filled in a feedback form. What they wrote stays in the raw JSON.
+    CustomerFeedback {
+        answers: usize,
+    },
     /// A cart sent by the customer.
     Order(Order),
     /// Personal data entered in a form. The content stays in the raw JSON: it is not copied around.
@@ -411,6 +415,7 @@ impl EventKind {
             Self::PolicyEnforcement { .. } => "policy_enforcement",
             Self::AccountLinking { .. } => "account_linking",
             Self::ResponseFeedback { .. } => "response_feedback",
+            Self::CustomerFeedback { .. } => "customer_feedback",
             Self::Order(_) => "order",
             Self::CustomerInformation { .. } => "customer_information",
             Self::GamePlay { .. } => "game_play",

@@ -114,11 +114,11 @@ type Reader = fn(&Object, &Object) -> EventKind;
 
 /// The keys that name a kind, in the order in which they are looked for: first what a person said or did, then what is
 /// about it. `lead` stands before `referral`, which it comes with.
-const THREAD_KINDS: [(&str, Reader); 20] = [
-    ("message", |_, body| message_kind(body)),
+const THREAD_KINDS: [(&str, Reader); 21] = [
+    ("message", message_kind),
     ("message_edit", |_, body| edit(body)),
     ("reaction", |_, body| reaction(body)),
-    ("postback", |_, body| postback(body)),
+    ("postback", postback),
     ("lead", |piece, body| lead(piece, Some(body))),
     ("referral", |piece, body| referral_kind(piece, body)),
     ("optin", |_, body| optin(body)),
@@ -152,6 +152,7 @@ const THREAD_KINDS: [(&str, Reader); 20] = [
         authorization_code: text_at(body, "authorization_code"),
     }),
     ("response_feedback", |_, body| feedback(body)),
+    ("messaging_feedback", |_, body| EventKind::CustomerFeedback { answers: feedback_answers(body) }),
     ("game_play", |_, body| EventKind::GamePlay {
         game_id: id_at(body, "game_id"),
         player_id: id_at(body, "player_id"),
@@ -187,10 +188,10 @@ fn mid_at(body: &Object) -> Option<Mid> {
 }
 
 fn app_at(body: &Object, key: &str) -> Option<AppId> {
-    id_at(body, key).filter(|id| id != "null").map(AppId::new)
+    id_at(body, key).filter(|id| id != "null" && id != "0").map(AppId::new)
 }
 
-fn message_kind(body: &Object) -> EventKind {
+fn message_kind(piece: &Object, body: &Object) -> EventKind {
     if flag_at(body, "is_deleted") {
         return EventKind::Unsend { mid: mid_at(body) };
     }
@@ -198,13 +199,15 @@ fn message_kind(body: &Object) -> EventKind {
         return EventKind::Echo(Echo {
             app_id: app_at(body, "app_id"),
             metadata: text_at(body, "metadata"),
-            message: message(body),
+            message: message(piece, body),
         });
     }
-    EventKind::Message(message(body))
+    EventKind::Message(message(piece, body))
 }
 
-fn message(body: &Object) -> Message {
+/// Where a person came from and which apps had the thread before stand in the message, or beside it.
+fn message(piece: &Object, body: &Object) -> Message {
+    let hops = if body.contains_key("hop_context") { body } else { piece };
     Message {
         mid: mid_at(body),
         text: text_at(body, "text"),
@@ -212,10 +215,10 @@ fn message(body: &Object) -> Message {
         reply_to: object_at(body, "reply_to")
             .map(|reply| ReplyTo { mid: mid_at(reply), is_self_reply: flag_at(reply, "is_self_reply") }),
         attachments: attachments(body),
-        referral: object_at(body, "referral").map(referral),
+        referral: referral_of(piece, body),
         commands: objects_at(body, "commands").into_iter().take(ITEMS_MAX).filter_map(|c| text_at(c, "name")).collect(),
         order: object_at(body, "order").map(order),
-        hop_context: objects_at(body, "hop_context")
+        hop_context: objects_at(hops, "hop_context")
             .into_iter()
             .take(ITEMS_MAX)
             .map(|hop| HopContext { app_id: app_at(hop, "app_id"), metadata: text_at(hop, "metadata") })
@@ -281,6 +284,11 @@ fn attachment(item: &Object) -> Attachment {
     }
 }
 
+/// The referral inside a message or postback, or the one that stands beside it in the piece.
+fn referral_of(piece: &Object, body: &Object) -> Option<Referral> {
+    object_at(body, "referral").or_else(|| object_at(piece, "referral")).map(referral)
+}
+
 fn referral(body: &Object) -> Referral {
     Referral {
         r#ref: text_at(body, "ref"),
@@ -336,12 +344,12 @@ fn reaction(body: &Object) -> EventKind {
     })
 }
 
-fn postback(body: &Object) -> EventKind {
+fn postback(piece: &Object, body: &Object) -> EventKind {
     EventKind::Postback(Postback {
         mid: mid_at(body),
         title: text_at(body, "title"),
         payload: text_at(body, "payload"),
-        referral: object_at(body, "referral").map(referral),
+        referral: referral_of(piece, body),
     })
 }
 
@@ -372,7 +380,11 @@ fn order(body: &Object) -> Order {
 }
 
 fn delivery(body: &Object) -> EventKind {
-    let mids = body.get("mids").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mids = match body.get("mids") {
+        Some(Value::Array(mids)) => mids.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
     EventKind::Delivery {
         mids: mids.iter().take(ITEMS_MAX).filter_map(id).map(Mid::new).collect(),
         watermark_ms: body.get("watermark").and_then(time),
@@ -410,6 +422,16 @@ fn feedback(body: &Object) -> EventKind {
         other => Feedback::Other(other.to_owned()),
     };
     EventKind::ResponseFeedback { verdict, mid: mid_at(body) }
+}
+
+/// The answers of a feedback form, over all its screens.
+fn feedback_answers(body: &Object) -> usize {
+    let questions = |screen: &&Object| match screen.get("questions") {
+        Some(Value::Object(questions)) => questions.len(),
+        Some(Value::Array(questions)) => questions.len(),
+        _ => 0,
+    };
+    objects_at(body, "feedback_screens").iter().take(ITEMS_MAX).map(questions).sum()
 }
 
 // ---- changes and what stands outside the lists ----

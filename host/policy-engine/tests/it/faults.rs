@@ -131,8 +131,12 @@ async fn a_call_that_its_caller_drops_gives_its_slot_back() {
         let call = policy.classify(&CallContext::default(), &turn("t")).await_for_ms(5).await;
         assert!(call.is_none(), "it was still asleep");
     }
-    assert_eq!(engine.pool_use().component_instances, 0);
-    assert_eq!(engine.pool_use().free_calls, 1);
+    // A dropped call may still be leaving its thread.
+    let begin = std::time::Instant::now();
+    while engine.pool_use().component_instances > 0 || engine.pool_use().free_calls != 1 {
+        assert!(begin.elapsed().as_secs() < 30, "{:?}", engine.pool_use());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 /// One thread, one hundred sleepers: none of them holds the thread.

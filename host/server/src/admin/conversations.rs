@@ -42,9 +42,12 @@ pub async fn list(State(app): State<Arc<App>>, Params(params): Params<ListParams
 pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>, AdminError> {
     let conversation =
         db::conversations::get(&app.pool, id).await?.ok_or_else(|| AdminError::not_found("conversation", id))?;
-    let transcript = db::messages::transcript(&app.pool, id, TRANSCRIPT_MAX).await?;
-    let tickets = db::tickets::of_conversation(&app.pool, id, 20).await?;
-    let outbox = db::outbox::open_of_conversation(&app.pool, id).await?;
+    let mut transcript = db::messages::transcript(&app.pool, id, TRANSCRIPT_MAX).await?;
+    let mut tickets = db::tickets::of_conversation(&app.pool, id, 20).await?;
+    let mut outbox = db::outbox::open_of_conversation(&app.pool, id).await?;
+    app.words.open(&app.pool, &mut transcript).await?;
+    app.words.open(&app.pool, &mut tickets).await?;
+    app.words.open(&app.pool, &mut outbox).await?;
     let window = json!({
         "opened_by": conversation.window_opened_by,
         "opened_at": conversation.window_opened_at,
@@ -124,4 +127,20 @@ pub async fn hand_back(
     Body(body): Body<HandBack>,
 ) -> Result<Json<handover::Handover>, AdminError> {
     Ok(Json(handover::hand_back(&app, id, &agent, body.resolve).await?))
+}
+
+/// Who has the thread at Meta.
+pub async fn thread(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<handover::thread::Owner>, AdminError> {
+    Ok(Json(handover::thread::owner(&app, id).await?))
+}
+
+/// Passes, takes, releases, requests or keeps the thread: `{"action": "pass", "app_id": …}`.
+pub async fn control_thread(
+    State(app): State<Arc<App>>,
+    Agent(agent): Agent,
+    Id(id): Id,
+    Body(body): Body<handover::thread::Control>,
+) -> Result<Json<Value>, AdminError> {
+    let conversation = handover::thread::control(&app, id, &agent, &body).await?;
+    Ok(Json(json!({ "conversation": conversation })))
 }

@@ -89,6 +89,7 @@ impl AdminError {
                 HandoverError::PageCannotSend { .. } => (StatusCode::CONFLICT, "page_cannot_send"),
                 HandoverError::WindowClosed { .. } => (StatusCode::CONFLICT, "window_closed"),
                 HandoverError::NeverWrote => (StatusCode::CONFLICT, "window_closed"),
+                HandoverError::Graph { .. } => (StatusCode::BAD_GATEWAY, "graph"),
                 HandoverError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
             },
             Self::Erasure(_) => (StatusCode::SERVICE_UNAVAILABLE, "erasure"),

@@ -24,7 +24,8 @@ pub async fn unknown(
     State(app): State<Arc<App>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, AdminError> {
-    let rows = db::outbox::unknown(&app.pool, request::limit(params.limit)?).await?;
+    let mut rows = db::outbox::unknown(&app.pool, request::limit(params.limit)?).await?;
+    app.words.open(&app.pool, &mut rows).await?;
     Ok(Json(json!({ "rows": rows })))
 }
 
@@ -32,7 +33,8 @@ pub async fn failed(
     State(app): State<Arc<App>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, AdminError> {
-    let rows = db::outbox::failed(&app.pool, request::limit(params.limit)?).await?;
+    let mut rows = db::outbox::failed(&app.pool, request::limit(params.limit)?).await?;
+    app.words.open(&app.pool, &mut rows).await?;
     Ok(Json(json!({ "rows": rows })))
 }
 
@@ -63,7 +65,8 @@ pub async fn settle(
     let mut tx = app.pool.begin().await?;
     // Lock order everywhere: conversation, then outbox rows.
     db::conversations::lock(&mut tx, conversation_id).await?;
-    let row = db::outbox::lock(&mut tx, id).await?.ok_or_else(not_found)?;
+    let mut row = db::outbox::lock(&mut tx, id).await?.ok_or_else(not_found)?;
+    app.words.open(&mut *tx, std::slice::from_mut(&mut row)).await?;
     if row.state != "unknown" {
         return Err(AdminError::State { what: "the row's state", found: row.state, expected: "unknown" });
     }
@@ -71,7 +74,7 @@ pub async fn settle(
         Outcome::Sent => {
             let sent = SentRow { id, conversation_id, author: &row.author, text: &row.text };
             let sent_at = row.first_sent_at.unwrap_or(row.created_at);
-            outbox::write_sent(&mut tx, &sent, row.message_id.as_deref(), sent_at).await?;
+            outbox::write_sent(&app, &mut tx, &sent, row.message_id.as_deref(), sent_at).await?;
         }
         Outcome::NotSent => {
             let error = format!("not sent, as {actor} found");
@@ -82,7 +85,8 @@ pub async fn settle(
     let outcome = if body.outcome == Outcome::Sent { "sent" } else { "not-sent" };
     let detail = json!({ "outcome": outcome, "conversation_id": conversation_id });
     db::audit::write(&mut *tx, &actor, "outbox.settle", &id.to_string(), detail).await?;
-    let row = db::outbox::get(&mut *tx, id).await?.ok_or_else(not_found)?;
+    let mut row = db::outbox::get(&mut *tx, id).await?.ok_or_else(not_found)?;
+    app.words.open(&mut *tx, std::slice::from_mut(&mut row)).await?;
     tx.commit().await?;
     // Later messages of the conversation waited for this one.
     app.outbox.wake();

@@ -12,7 +12,7 @@ use super::error::AdminError;
 use super::request::{self, Id, Params};
 use crate::app::App;
 use crate::db;
-use crate::handover::crm_listens;
+use crate::tickets::{self, crm_listens};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,13 +26,14 @@ pub async fn list(State(app): State<Arc<App>>, Params(params): Params<ListParams
     let state = request::choice("state", params.state, &["open", "resolved"])?;
     let before = request::before(params.before.as_deref())?;
     let limit = request::limit(params.limit)?;
-    let rows = db::tickets::list_page(&app.pool, state.as_deref(), before, limit).await?;
+    let mut rows = db::tickets::list_page(&app.pool, state.as_deref(), before, limit).await?;
+    app.words.open(&app.pool, &mut rows).await?;
     let next_before = request::next_before(rows.len(), limit, rows.last().map(|row| (row.created_at, row.id)));
     Ok(Json(json!({ "tickets": rows, "next_before": next_before })))
 }
 
 pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>, AdminError> {
-    let ticket = db::tickets::get(&app.pool, id).await?.ok_or_else(|| AdminError::not_found("ticket", id))?;
+    let ticket = tickets::read(&app, &app.pool, id).await?.ok_or_else(|| AdminError::not_found("ticket", id))?;
     let conversation = db::conversations::get(&app.pool, ticket.conversation_id).await?;
     let deliveries = db::tickets::deliveries_of(&app.pool, id, 50).await?;
     Ok(Json(json!({ "ticket": ticket, "conversation": conversation, "deliveries": deliveries })))
@@ -59,5 +60,6 @@ pub async fn resolve(State(app): State<Arc<App>>, Actor(actor): Actor, Id(id): I
         db::audit::write(&mut *tx, &actor, "ticket.resolve", &id.to_string(), detail).await?;
     }
     tx.commit().await?;
+    let ticket = tickets::read(&app, &app.pool, id).await?.unwrap_or(ticket);
     Ok(Json(json!({ "changed": changed, "handed_back": changed && only_waited, "ticket": ticket })))
 }

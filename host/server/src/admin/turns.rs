@@ -188,8 +188,10 @@ pub async fn show(
 ) -> Result<Json<Value>, AdminError> {
     let decision = app.records.load(id, params.form).await?.ok_or_else(|| AdminError::not_found("turn", id))?;
     audit(&app, &actor, params.form, std::slice::from_ref(&decision)).await?;
-    let rows = db::outbox::of_turn(&app.pool, id).await?;
-    let tickets = db::tickets::of_conversation(&app.pool, decision.conversation_id, TICKETS_MAX).await?;
+    let mut rows = db::outbox::of_turn(&app.pool, id).await?;
+    let mut tickets = db::tickets::of_conversation(&app.pool, decision.conversation_id, TICKETS_MAX).await?;
+    app.words.open(&app.pool, &mut rows).await?;
+    app.words.open(&app.pool, &mut tickets).await?;
     Ok(Json(json!({
         "turn": view(&decision, &rows, &tickets),
         "conversation_id": decision.conversation_id,
@@ -226,12 +228,15 @@ async fn turns(app: &App, actor: &Actor, conversation_id: Uuid, params: TurnPara
     audit(app, actor, params.form, &decisions).await?;
     let ids: Vec<Uuid> = decisions.iter().map(|decision| decision.turn_id).collect();
     let mut rows: HashMap<Uuid, Vec<Row>> = HashMap::new();
-    for row in db::outbox::of_turns(&app.pool, &ids).await? {
+    let mut sent = db::outbox::of_turns(&app.pool, &ids).await?;
+    app.words.open(&app.pool, &mut sent).await?;
+    for row in sent {
         if let Some(turn_id) = row.turn_id {
             rows.entry(turn_id).or_default().push(row);
         }
     }
-    let tickets = db::tickets::of_conversation(&app.pool, conversation_id, TICKETS_MAX).await?;
+    let mut tickets = db::tickets::of_conversation(&app.pool, conversation_id, TICKETS_MAX).await?;
+    app.words.open(&app.pool, &mut tickets).await?;
     let turns: Vec<TurnView> = decisions
         .iter()
         .map(|decision| view(decision, rows.get(&decision.turn_id).map_or(&[], Vec::as_slice), &tickets))

@@ -241,7 +241,7 @@ pub async fn erase_inbox(db: &mut PgConnection, page_id: &str, psid: &str) -> sq
             .execute(&mut *db)
             .await?;
     let emptied = sqlx::query(
-        "update inbox set psid = null, mid = null, payload = '{\"erased\": true}'::jsonb, event_at = null, entry_time = null,
+        "update inbox set psid = null, mid = null, payload = '{}', sealed = null, event_at = null, entry_time = null,
                 is_takeover = false, turn_id = null, state = 'done', done_at = coalesce(done_at, now()), note = 'erased'
          where page_id = $1 and psid = $2",
     )

@@ -1,4 +1,4 @@
-//! Table `messages`: the conversation as people read it.
+//! Table `messages`: the conversation as people read it. Texts and payloads are sealed, and opened by [`crate::words`] alone.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgExecutor, PgPool};
@@ -21,6 +21,8 @@ pub struct NewMessage<'a> {
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow, serde::Serialize)]
 pub struct StoredMessage {
     pub id: i64,
+    #[serde(skip)]
+    pub conversation_id: Uuid,
     pub mid: String,
     pub author: String,
     pub source: String,
@@ -33,7 +35,8 @@ pub struct StoredMessage {
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
-const COLUMNS: &str = "id, mid, author, source, text, payload, attachments, sent_at, turn_id, edited_at, deleted_at";
+const COLUMNS: &str =
+    "id, conversation_id, mid, author, source, text, payload, attachments, sent_at, turn_id, edited_at, deleted_at";
 
 /// Stores a message once; a repetition, or one that was unsent meanwhile, changes nothing. False: it was unsent before it
 /// came, so nothing of its content may be kept anywhere.
@@ -168,6 +171,25 @@ pub async fn set_turn(
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// What a ticket's reader is shown: the latest messages with content up to a time, oldest first.
+pub async fn shown_until(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    until: Option<DateTime<Utc>>,
+    limit: i64,
+) -> sqlx::Result<Vec<StoredMessage>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select * from (select {COLUMNS} from messages
+           where conversation_id = $1 and deleted_at is null and ($2::timestamptz is null or sent_at <= $2)
+           order by sent_at desc, id desc limit $3) latest order by sent_at, id"
+    )))
+    .bind(conversation_id)
+    .bind(until)
+    .bind(limit)
+    .fetch_all(db)
+    .await
 }
 
 /// All messages of a conversation, oldest first, at most `limit` of the latest.

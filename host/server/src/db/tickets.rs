@@ -1,9 +1,12 @@
-//! Tables `tickets` and `ticket_deliveries`: matters for people, and telling a CRM about them.
+//! Tables `tickets` and `ticket_deliveries`: matters for people, and telling a CRM about them. Summaries are sealed, and opened by
+//! [`crate::words`] alone.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
+
+use crate::keys::Wrapped;
 
 /// Matters kept of one ticket.
 const MATTERS_MAX: i32 = 50;
@@ -32,6 +35,8 @@ pub struct Ticket {
     pub reason: String,
     pub summary: String,
     pub tags: Vec<String>,
+    /// The latest messages up to its resolution: filled in by [`crate::tickets`], which reads them when they are asked for.
+    #[sqlx(skip)]
     pub transcript: Value,
     /// What there is to do, oldest first: `at`, `turn_id`, `priority`, `reason`, `summary`, `tags`. The latest
     /// [`MATTERS_MAX`] are kept; `priority` above is the highest of all, `reason` and `summary` are the newest's.
@@ -42,23 +47,16 @@ pub struct Ticket {
     pub resolved_at: Option<DateTime<Utc>>,
 }
 
-/// Opens a ticket with the transcript as it stands, or adds a matter to the open one: one open ticket per conversation. The
+/// Opens a ticket, or adds a matter to the open one: one open ticket per conversation. The
 /// CRM is told in the same transaction when `notify` is set.
 pub async fn open(tx: &mut PgConnection, ticket: &NewTicket<'_>, notify: bool) -> sqlx::Result<Uuid> {
     let (id, repeated): (Uuid, bool) = sqlx::query_as(
-        "insert into tickets as t (conversation_id, page_id, turn_id, priority, reason, summary, tags, matters, transcript)
-         select $1, $2, $3, $4, $5, $6, $7,
+        "insert into tickets as t (conversation_id, page_id, turn_id, priority, reason, summary, tags, matters)
+         values ($1, $2, $3, $4, $5, $6, $7,
            jsonb_build_array(jsonb_build_object('at', now(), 'turn_id', $3::uuid, 'priority', $4::text, 'reason', $5::text,
-                                                'summary', $6::text, 'tags', $7::text[])),
-           coalesce((
-             select jsonb_agg(jsonb_build_object('mid', m.mid, 'author', m.author, 'text', m.text,
-                                                 'attachments', m.attachments, 'sent_at', m.sent_at)
-                              order by m.sent_at, m.id)
-             from (select * from messages where conversation_id = $1 and deleted_at is null
-                   order by sent_at desc, id desc limit 200) m), '[]'::jsonb)
+                                                'summary', $6::text, 'tags', $7::text[])))
          on conflict (conversation_id) where state = 'open' do update set
            repeats = t.repeats + 1, updated_at = now(), reason = excluded.reason, summary = excluded.summary,
-           transcript = excluded.transcript,
            matters = (select jsonb_agg(matter order by place)
                       from jsonb_array_elements(t.matters || excluded.matters) with ordinality as every (matter, place)
                       where place > jsonb_array_length(t.matters) + 1 - $8),
@@ -112,13 +110,6 @@ pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Ticke
     sqlx::query_as("select * from tickets where id = $1").bind(id).fetch_optional(db).await
 }
 
-pub async fn of_turn(db: impl PgExecutor<'_>, turn_id: Uuid) -> sqlx::Result<Option<Ticket>> {
-    sqlx::query_as("select * from tickets where turn_id = $1 order by created_at desc limit 1")
-        .bind(turn_id)
-        .fetch_optional(db)
-        .await
-}
-
 pub async fn open_of_conversation(db: impl PgExecutor<'_>, conversation_id: Uuid) -> sqlx::Result<Option<Ticket>> {
     sqlx::query_as("select * from tickets where conversation_id = $1 and state = 'open'")
         .bind(conversation_id)
@@ -126,32 +117,70 @@ pub async fn open_of_conversation(db: impl PgExecutor<'_>, conversation_id: Uuid
         .await
 }
 
-/// Newest first, by state.
-pub async fn list(
-    pool: &PgPool,
-    state: Option<&str>,
-    before: Option<DateTime<Utc>>,
-    limit: i64,
-) -> sqlx::Result<Vec<Ticket>> {
-    sqlx::query_as(
-        "select * from tickets where ($1::text is null or state = $1) and ($2::timestamptz is null or created_at < $2)
-         order by created_at desc limit $3",
-    )
-    .bind(state)
-    .bind(before)
-    .bind(limit)
-    .fetch_all(pool)
-    .await
-}
-
 /// A delivery to make, claimed until `claimed_until` passes.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Delivery {
     pub id: i64,
-    pub ticket_id: Uuid,
+    /// `None` for the notice of an erasure, which has taken the ticket along.
+    pub ticket_id: Option<Uuid>,
     pub event: String,
     pub attempts: i32,
     pub created_at: DateTime<Utc>,
+    /// The notice of an erasure, and the id of the key-encryption key that wraps it.
+    pub key_id: Option<String>,
+    pub notice: Option<Vec<u8>>,
+}
+
+/// The event that tells of an erasure.
+pub const PERSON_ERASED: &str = "person.erased";
+
+/// Queues the notice that a person was erased.
+pub async fn queue_notice(db: impl PgExecutor<'_>, notice: &Wrapped) -> sqlx::Result<()> {
+    sqlx::query("insert into ticket_deliveries (event, key_id, notice) values ($1, $2, $3)")
+        .bind(PERSON_ERASED)
+        .bind(&notice.key_id)
+        .bind(&notice.sealed)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Some notices that another key than `current` wraps, locked: id, key id, notice.
+pub async fn notices_not_under(
+    db: impl PgExecutor<'_>,
+    current: &str,
+    limit: i64,
+) -> sqlx::Result<Vec<(i64, String, Vec<u8>)>> {
+    sqlx::query_as(
+        "select id, key_id, notice from ticket_deliveries where key_id <> $1 and notice is not null
+         order by id limit $2 for update skip locked",
+    )
+    .bind(current)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Puts a notice that was wrapped again in its place.
+pub async fn rewrap_notice(db: impl PgExecutor<'_>, id: i64, notice: &Wrapped) -> sqlx::Result<()> {
+    sqlx::query("update ticket_deliveries set key_id = $2, notice = $3 where id = $1")
+        .bind(id)
+        .bind(&notice.key_id)
+        .bind(&notice.sealed)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The tickets of a conversation that somebody was, or is to be, told of.
+pub async fn told_of(db: impl PgExecutor<'_>, conversation_id: Uuid) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar(
+        "select t.id from tickets t where t.conversation_id = $1
+           and exists (select 1 from ticket_deliveries d where d.ticket_id = t.id) order by t.created_at, t.id",
+    )
+    .bind(conversation_id)
+    .fetch_all(db)
+    .await
 }
 
 pub async fn claim_deliveries(pool: &PgPool, claim_ms: i64, limit: i64) -> sqlx::Result<Vec<Delivery>> {
@@ -160,7 +189,7 @@ pub async fn claim_deliveries(pool: &PgPool, claim_ms: i64, limit: i64) -> sqlx:
          where id in (select id from ticket_deliveries where state = 'queued' and not_before <= now()
                         and (claimed_until is null or claimed_until < now())
                       order by id limit $2 for update skip locked)
-         returning id, ticket_id, event, attempts, created_at",
+         returning id, ticket_id, event, attempts, created_at, key_id, notice",
     )
     .bind(claim_ms)
     .bind(limit)
@@ -170,7 +199,8 @@ pub async fn claim_deliveries(pool: &PgPool, claim_ms: i64, limit: i64) -> sqlx:
 
 pub async fn delivery_done(pool: &PgPool, id: i64) -> sqlx::Result<()> {
     sqlx::query(
-        "update ticket_deliveries set state = 'delivered', delivered_at = now(), last_error = null
+        "update ticket_deliveries set state = 'delivered', delivered_at = now(), last_error = null,
+                key_id = null, notice = null
          where id = $1 and state <> 'delivered'",
     )
     .bind(id)
@@ -183,7 +213,9 @@ pub async fn delivery_done(pool: &PgPool, id: i64) -> sqlx::Result<()> {
 pub async fn delivery_failed(pool: &PgPool, id: i64, retry_at: Option<DateTime<Utc>>, error: &str) -> sqlx::Result<()> {
     sqlx::query(
         "update ticket_deliveries set state = case when $2::timestamptz is null then 'failed' else 'queued' end,
-                not_before = coalesce($2, not_before), claimed_until = null, last_error = $3
+                not_before = coalesce($2, not_before), claimed_until = null, last_error = $3,
+                key_id = case when $2::timestamptz is null then null else key_id end,
+                notice = case when $2::timestamptz is null then null else notice end
          where id = $1 and state = 'queued'",
     )
     .bind(id)
@@ -303,20 +335,12 @@ pub async fn deliveries_of(db: impl PgExecutor<'_>, ticket_id: Uuid, limit: i64)
     .await
 }
 
-/// Brings the open ticket's transcript up to date: the person who takes it sees what was written, edited and withdrawn since.
-pub async fn refresh_transcript(db: impl PgExecutor<'_>, conversation_id: Uuid) -> sqlx::Result<()> {
-    sqlx::query(
-        "update tickets set updated_at = now(), transcript = coalesce((
-             select jsonb_agg(jsonb_build_object('mid', m.mid, 'author', m.author, 'text', m.text,
-                                                 'attachments', m.attachments, 'sent_at', m.sent_at)
-                              order by m.sent_at, m.id)
-             from (select * from messages where conversation_id = $1 and deleted_at is null
-                   order by sent_at desc, id desc limit 200) m), '[]'::jsonb)
-         where conversation_id = $1 and state = 'open'",
-    )
-    .bind(conversation_id)
-    .execute(db)
-    .await?;
+/// Notes on the open ticket that its transcript has changed: something was written or withdrawn since.
+pub async fn touch(db: impl PgExecutor<'_>, conversation_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query("update tickets set updated_at = now() where conversation_id = $1 and state = 'open'")
+        .bind(conversation_id)
+        .execute(db)
+        .await?;
     Ok(())
 }
 

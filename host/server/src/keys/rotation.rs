@@ -8,8 +8,10 @@ use sqlx::PgPool;
 
 use super::{KeyError, Keys, Wrapped, person_binding};
 use crate::db;
+use crate::inbox::InboxKeys;
 use crate::pages;
 use crate::privacy::erasure;
+use crate::tickets;
 
 /// Data keys in one transaction.
 const BATCH: i64 = 500;
@@ -23,7 +25,9 @@ pub async fn rotate(keys: &Keys, pool: &PgPool, mut progress: impl FnMut(u64)) -
     loop {
         let batch = rotate_batch(keys, pool).await?
             + pages::rewrap_tokens(keys, pool, BATCH).await?
-            + erasure::rewrap_subjects(keys, pool, BATCH).await?;
+            + erasure::rewrap_subjects(keys, pool, BATCH).await?
+            + InboxKeys::rewrap(keys, pool, BATCH).await?
+            + tickets::rewrap_notices(keys, pool, BATCH).await?;
         if batch == 0 {
             return Ok(done);
         }

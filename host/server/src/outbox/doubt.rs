@@ -33,7 +33,9 @@ pub(super) async fn run(app: Arc<App>, stop: CancellationToken) {
     while crate::queue::pause(every, &stop).await {
         let doubted = async {
             db::outbox::doubt_stale(&app.pool, stale_ms).await?;
-            db::outbox::take_in_doubt(&app.pool, grace_ms, LOOK_AGAIN_MS, LOOK_UPS_MAX).await
+            let mut rows = db::outbox::take_in_doubt(&app.pool, grace_ms, LOOK_AGAIN_MS, LOOK_UPS_MAX).await?;
+            app.words.open(&app.pool, &mut rows).await?;
+            Ok(rows)
         };
         match db::in_time(doubted).await {
             Ok(rows) => {

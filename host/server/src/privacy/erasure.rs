@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request --queued--> whom? (ids_for_pages, or the PSID) --> for each person, in one transaction:
-//!    conversation locked -> audit log: ids replaced by a keyed digest -> conversation deleted, and with it messages, decisions,
+//!    conversation locked -> notice to the CRM, if it knows of tickets -> audit log: ids replaced by a keyed digest -> conversation deleted, and with it messages, decisions,
 //!    records, outbox, tickets and their deliveries -> inbox emptied -> data key deleted
 //! --> done: the request forgets whom it was about
 //! ```
@@ -11,8 +11,8 @@
 //! - A turn or a send that runs meanwhile finds no conversation and changes nothing. While a send or its
 //!   echo is on its way the erasure waits, because the echo would bring the words back.
 //! - Later messages of the same person start anew, under a new key.
-//! - The data key goes with the rows: records in a backup that does not hold that key stay unreadable. What backups
-//!   hold of the rows that are not sealed is said in `ARCHITECTURE.md`.
+//! - The data key goes with the rows: what a backup without that key holds of the person's words stays unreadable; see
+//!   `ARCHITECTURE.md`.
 //! - Knowledge is the Page's own and holds nothing of people; vectors of questions are not stored.
 
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use crate::db;
 use crate::db::erasures::Taken;
 use crate::keys::{Binding, KeyError, Keys, Wrapped};
 use crate::queue::pause;
+use crate::tickets;
 
 const PURPOSE: &str = "erasure-subject";
 const POLL: Duration = Duration::from_millis(1_000);
@@ -224,10 +225,12 @@ async fn erase_person(app: &App, taken: &Taken, page_id: &str, psid: &str) -> Re
     let pseudonym = pseudonym(app, page_id, psid);
     let mut tx = app.pool.begin().await?;
     let mut rows = 0;
-    if let Some(conversation) = db::erasures::lock_conversation(&mut *tx, page_id, psid).await? {
+    let conversation = db::erasures::lock_conversation(&mut *tx, page_id, psid).await?;
+    if let Some(conversation) = conversation {
         if db::erasures::is_sending(&mut *tx, conversation).await? {
             return Err(ErasureError::Sending);
         }
+        tickets::note_erasure(app, &mut tx, conversation, page_id, psid).await?;
         rows += db::erasures::delete_conversation(&mut tx, conversation, &pseudonym).await?;
     }
     rows += db::erasures::erase_inbox(&mut tx, page_id, psid).await?;
@@ -238,6 +241,9 @@ async fn erase_person(app: &App, taken: &Taken, page_id: &str, psid: &str) -> Re
         db::audit::write(&mut *tx, &taken.requested_by, "person.erased", &pseudonym, detail).await?;
     }
     tx.commit().await?;
+    if let Some(conversation) = conversation {
+        app.words.forget(conversation);
+    }
     Ok(())
 }
 
