@@ -22,6 +22,7 @@ pub const OTHER_PAGE: &str = "100200300400501";
 pub const APP_ID: &str = "777000111222333";
 pub const APP_SECRET: &str = "an app secret of the tests";
 pub const ADMIN_TOKEN: &str = "an admin token of the tests";
+pub const REVEAL_TOKEN: &str = "a reveal token of the tests";
 pub const VERIFY_TOKEN: &str = "a verify token of the tests";
 pub const PAGE_TOKEN: &str = "token of the page";
 pub const OTHER_PAGE_TOKEN: &str = "token of the other page";
@@ -396,8 +397,10 @@ pub fn settings(ground: &Ground, graph: &GraphSim) -> Settings {
     settings.outbox.echo_grace_ms = 300;
     settings.worker.retry_ms = 50;
     settings.policies.dir = shipped_policies();
+    settings.extraction.program = crate::ingestion::program();
     settings.policies.instances_max = 16;
     // Compiled policies are kept here, so that not every test compiles them again.
+    settings.objects.dir = ground.dir.path().join("objects");
     settings.engines.data_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("host-data");
     settings.pages = vec![page(PAGE), page(OTHER_PAGE)];
     settings
@@ -412,6 +415,7 @@ fn page(id: &str) -> PageSettings {
         language: "en".into(),
         token_file: None,
         token_env: None,
+        public_contacts: Vec::new(),
     }
 }
 
@@ -426,6 +430,8 @@ fn secrets(ground: &Ground) -> Secrets {
             .map(|(id, token)| (id.to_owned(), SecretString::from(token)))
             .into(),
         ticket_webhook: Some(SecretString::from(TICKET_SECRET)),
+        reveal_token: Some(SecretString::from(REVEAL_TOKEN)),
+        s3: None,
         keys: Some(SecretString::from(KEYS)),
         database_url: Some(SecretString::from(ground.db.url.clone())),
         redis_url: Some(SecretString::from(redis)),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::{DateTime, Duration, Utc};
 use frontdesk_server::answer::{DraftOutcome, DraftRequest, ModelSettings, PassageRef, drafter};
 use frontdesk_server::knowledge::{
-    Calibration, EmbedError, Embedder, EmbeddingSettings, Format, Hit, IngestError, Knowledge, NewDocument, Outcome,
-    Purpose, RetrievalSettings, SearchRequest, embedder,
+    Calibration, EmbedError, Embedder, EmbeddingSettings, ExtractionSettings, Format, Hit, IngestError, Knowledge,
+    NewDocument, Outcome, Purpose, RetrievalSettings, SearchRequest, embedder,
 };
 use futures::future::BoxFuture;
 use sqlx::PgPool;
@@ -74,7 +74,9 @@ fn ask(query: &str) -> SearchRequest {
 
 fn hash_knowledge(pool: &PgPool) -> Knowledge {
     let embedder = embedder(&EmbeddingSettings::default()).unwrap();
-    Knowledge::new(pool.clone(), embedder, RetrievalSettings::default()).unwrap()
+    let knowledge = Knowledge::new(pool.clone(), embedder, RetrievalSettings::default()).unwrap();
+    let extraction = ExtractionSettings { program: crate::ingestion::program(), ..ExtractionSettings::default() };
+    knowledge.with_extraction(extraction).unwrap()
 }
 
 async fn shop(pool: &PgPool) -> Knowledge {
@@ -329,7 +331,7 @@ async fn documents_that_cannot_be_read_say_why_and_change_nothing() {
     let knowledge = hash_knowledge(&db.pool);
     let bytes = |source: &str, bytes: &[u8]| NewDocument { bytes: bytes.to_vec(), ..document(source, "") };
     for (document, message) in [
-        (document("notes.docx", "x"), "the format of \"notes.docx\" is not known"),
+        (document("notes.xls", "x"), "the format of \"notes.xls\" is not known"),
         (document("empty.md", " \n\n "), "\"empty.md\" is empty"),
         (document("faq.csv", "question,answer\n"), "\"faq.csv\" is empty"),
         (bytes("latin.txt", b"first line\ncaf\xe9"), "byte 0xe9 at offset 14 (line 2)"),
@@ -432,6 +434,69 @@ async fn a_new_model_makes_passages_stale_until_they_are_embedded_again() {
     assert_eq!(done, stale);
     assert_eq!(knowledge.prepare().await.unwrap().stale_passages, 0);
     assert!(hits(&knowledge, "price of sencha").await[0].vector_score > 0.0);
+}
+
+#[tokio::test]
+async fn the_old_model_serves_until_the_new_one_can() {
+    let db = fresh_database().await;
+    let under = |settings: EmbeddingSettings| {
+        let embedder = embedder(&settings).unwrap();
+        let knowledge = Knowledge::new(db.pool.clone(), embedder, RetrievalSettings::default()).unwrap();
+        knowledge.with_change_of_model(settings)
+    };
+    let model = async |knowledge: &Knowledge| knowledge.search(ask("price of sencha")).await.unwrap().strategy.model;
+    let nearness = async |knowledge: &Knowledge, question: &str| hits(knowledge, question).await[0].vector_score;
+    let old = under(EmbeddingSettings::Hash { dimensions: 512 });
+    old.prepare().await.unwrap();
+    old.add(document("faq.csv", FAQ)).await.unwrap();
+    old.add(document("handbook.md", HANDBOOK)).await.unwrap();
+    let old_model = model(&old).await;
+
+    let new = under(EmbeddingSettings::Hash { dimensions: 256 });
+    let missing = new.prepare().await.unwrap().stale_passages;
+    assert!(missing > 6);
+    assert_eq!(model(&new).await, old_model, "the old one serves");
+    let before = nearness(&new, "price of sencha").await;
+    assert!(before > 0.0 && before == nearness(&old, "price of sencha").await);
+    assert_eq!(new.reembed(4).await.unwrap(), 4);
+    assert_eq!(model(&new).await, old_model, "some vectors are not enough");
+    // What comes meanwhile is found at once.
+    new.add(document("new.md", "# Kettles\n\nOur kettles hold two litres of water.")).await.unwrap();
+    assert!(nearness(&new, "how much water do kettles hold").await > 0.0);
+    // A process that starts in the middle goes on; the old vectors were not touched.
+    let successor = under(EmbeddingSettings::Hash { dimensions: 256 });
+    assert_eq!(successor.prepare().await.unwrap().stale_passages, missing - 4 + 1);
+    while successor.reembed(4).await.unwrap() > 0 {}
+    let new_model = model(&successor).await;
+    assert_ne!(new_model, old_model, "all vectors are there");
+    assert!(nearness(&successor, "price of sencha").await > 0.0);
+    assert!(nearness(&successor, "how much water do kettles hold").await > 0.0);
+    let indexes: i64 = sqlx::query_scalar("select count(*) from pg_class where relname like 'passages_hnsw%'")
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
+    assert_eq!(indexes, 2, "each has an index of its own");
+    // The other process follows when it finds nothing left to do, and one that still runs the old model finds what it knew.
+    assert_eq!(new.reembed(4).await.unwrap(), 0);
+    assert_eq!(model(&new).await, new_model);
+    assert_eq!(nearness(&old, "price of sencha").await, before);
+
+    // A restart with the same settings changes nothing; what is added has the new model's vectors.
+    let again = under(EmbeddingSettings::Hash { dimensions: 256 });
+    assert_eq!(again.prepare().await.unwrap().stale_passages, 0);
+    assert_eq!(model(&again).await, new_model);
+    again.add(document("cups.md", "# Cups\n\nOur cups are made of glass.")).await.unwrap();
+    assert_eq!(again.prepare().await.unwrap().stale_passages, 0);
+
+    // A model that cannot be had any more serves no longer: the new one begins with full text.
+    sqlx::query("update embedding_models set settings = '{\"provider\": \"gone\"}' where serves")
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    let third = under(EmbeddingSettings::Hash { dimensions: 128 });
+    assert!(third.prepare().await.unwrap().stale_passages > 0);
+    assert!(![&old_model, &new_model].contains(&&model(&third).await));
+    assert!(!hits(&third, "price of sencha").await.is_empty());
 }
 
 /// Counts what it embeds, and can be told to fail.

@@ -4,7 +4,8 @@
 //! `cargo xtask test` provides what the tests need. By hand: DATABASE_URL, REDIS_URL, FRONTDESK_ENGINES_DIR (from
 //! `cargo xtask fetch`), FRONTDESK_REGISTRY_PROGRAM (a docker-registry), FRONTDESK_MODEL_DIR (the folder of what
 //! `cargo xtask fetch --model` prints), FRONTDESK_COMPONENTS_DIR and FRONTDESK_GUESTS_DIR (from
-//! `cargo xtask components --guests`).
+//! `cargo xtask components --guests`), FRONTDESK_S3_SERVER_DIR (a folder into which
+//! `pip install --target` has put `tests/peers/s3-requirements.txt`).
 
 #![expect(
     clippy::unwrap_used,
@@ -29,9 +30,12 @@ mod events;
 mod faults;
 mod fleet;
 mod hang_up;
+mod ingestion;
 mod inquiries;
+mod jobs;
 mod knowledge;
 mod local_model;
+mod objects;
 mod outage;
 mod overload;
 mod pages;
@@ -39,6 +43,7 @@ mod privacy;
 mod provenance;
 mod queue;
 mod records;
+mod redaction;
 mod registries;
 mod rollout;
 mod settling;
@@ -46,3 +51,4 @@ mod simulation;
 mod spending;
 mod swap;
 mod takeover;
+mod websites;

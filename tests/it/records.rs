@@ -219,12 +219,13 @@ async fn keys_rotate_while_records_stay_readable_and_a_stranger_does_not_start()
     let ring = KeyRing::parse(&SecretString::from(format!("{OTHER_KEYS}\n{KEYS}"))).unwrap();
     let both = Keys::open(ring, host.pool()).await.unwrap();
     let mut heard = Vec::new();
-    // Two people's keys, and the inbox's.
-    assert_eq!(frontdesk_server::keys::rotate(&both, host.pool(), |done| heard.push(done)).await.unwrap(), 3);
-    assert_eq!(heard, [3]);
+    // Two people's keys, the inbox's, and that of the document that was taught.
+    assert_eq!(frontdesk_server::keys::rotate(&both, host.pool(), |done| heard.push(done)).await.unwrap(), 4);
+    assert_eq!(heard, [4]);
     assert_eq!(frontdesk_server::keys::rotate(&both, host.pool(), |_| ()).await.unwrap(), 0);
     assert_eq!(host.count("select count(*) from person_keys where key_id = 'test-2'").await, 2);
     assert_eq!(host.count("select count(*) from inbox_keys where key_id = 'test-2'").await, 1);
+    assert_eq!(host.count("select count(*) from document_versions where key_id = 'test-2'").await, 1);
     // The host that has not been given the new key says so, and only about the record.
     assert_eq!(host.app.records.load(turn, Form::Clear).await.unwrap().unwrap().record_state, "unreadable");
     assert!(start(KEYS).await.unwrap_err().to_string().contains("test-2"));

@@ -7,6 +7,7 @@
 //! - [`policy`]: one call on a fresh instance, and a whole chain.
 //! - [`turn`]: from a stored message to its call of the Send API.
 //! - [`retrieval`]: searches in many passages, and what the index misses.
+//! - [`ingest`]: documents on their way in, and the memory that takes.
 //! - [`swap`]: from a saved settings file to the revision that serves.
 //!
 //!
@@ -33,6 +34,7 @@ mod corpus;
 mod generator;
 mod graph_stub;
 mod ground;
+mod ingest;
 mod load;
 mod machine;
 mod peer;
@@ -90,6 +92,7 @@ enum Measure {
     Policy,
     Turn,
     Retrieval,
+    Ingest,
     Swap,
 }
 
@@ -100,6 +103,7 @@ impl Measure {
             Self::Policy => policy::measure(options).await,
             Self::Turn => turn::measure(options).await,
             Self::Retrieval => retrieval::measure(options).await,
+            Self::Ingest => ingest::measure(options).await,
             Self::Swap => swap::measure(options).await,
         }
     }

@@ -72,6 +72,7 @@ impl Ground {
             language: "en".to_owned(),
             token_file: None,
             token_env: None,
+            public_contacts: Vec::new(),
         }];
         Ok(settings)
     }
@@ -88,6 +89,8 @@ impl Ground {
             admin_token: SecretString::from(ADMIN_TOKEN),
             page_tokens: [(PAGE.to_owned(), SecretString::from(PAGE_TOKEN))].into(),
             ticket_webhook: None,
+            reveal_token: None,
+            s3: None,
             keys: Some(SecretString::from("bench-1:dGhpcnR5LXR3byBieXRlcyBmb3IgdGhlIHRlc3RzISE=")),
             database_url: Some(SecretString::from(self.url.clone())),
             redis_url: Some(SecretString::from(self.redis_url.clone())),

@@ -140,6 +140,27 @@ pub fn thread_seconds() -> f64 {
     nanoseconds.unwrap_or(0.0) / 1e9
 }
 
+/// Lets [`peak_resident_mib`] begin anew. Where the system does not, the peak is that of the whole life so far.
+pub fn forget_peak_memory() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Memory of this process that is in use now.
+pub fn resident_mib() -> f64 {
+    status_mib("VmRSS:")
+}
+
+/// The most that was in use at a time since [`forget_peak_memory`].
+pub fn peak_resident_mib() -> f64 {
+    status_mib("VmHWM:")
+}
+
+fn status_mib(name: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1_024.0
+}
+
 fn process_seconds() -> f64 {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name may hold blanks; user and system time are the 12th and 13th field after it.

@@ -11,6 +11,7 @@ pub enum Figure {
     PerSecond(f64),
     Micros(f64),
     Millis(f64),
+    Mebibytes(f64),
     /// 0 to 1.
     Share(f64),
     Count(u64),
@@ -20,7 +21,11 @@ impl Figure {
     #[expect(clippy::cast_precision_loss, reason = "counts here stay far below 2^52")]
     fn value(self) -> f64 {
         match self {
-            Self::PerSecond(value) | Self::Micros(value) | Self::Millis(value) | Self::Share(value) => value,
+            Self::PerSecond(value)
+            | Self::Micros(value)
+            | Self::Millis(value)
+            | Self::Mebibytes(value)
+            | Self::Share(value) => value,
             Self::Count(count) => count as f64,
         }
     }
@@ -31,6 +36,7 @@ impl Figure {
             Self::PerSecond(_) => Self::PerSecond(value),
             Self::Micros(_) => Self::Micros(value),
             Self::Millis(_) => Self::Millis(value),
+            Self::Mebibytes(_) => Self::Mebibytes(value),
             Self::Share(_) | Self::Count(_) => Self::Share(value),
         }
     }
@@ -43,6 +49,7 @@ impl fmt::Display for Figure {
             Self::PerSecond(value) => write!(f, "{value:.0} /s"),
             Self::Micros(value) => write!(f, "{value:.1} µs"),
             Self::Millis(value) => write!(f, "{value:.2} ms"),
+            Self::Mebibytes(value) => write!(f, "{value:.1} MiB"),
             Self::Share(value) => write!(f, "{value:.4}"),
             Self::Count(count) => write!(f, "{count}"),
         }

@@ -31,12 +31,16 @@
 //! | `POST /admin/pages`, `…/{id}/disconnect`, `…/{id}/check` | connect a Page (again), end that, ask Meta about it now |
 //! | `POST /admin/people/{page_id}/{psid}/erase`, `GET /admin/erasures`, `…/{code}`, `POST …/{code}/retry` | forget a person: see [`crate::privacy`] |
 //! | `/admin/knowledge…` | documents in, out, and searched |
+//! | `POST /admin/knowledge/jobs/file`, `POST /admin/knowledge/websites` | the same as a job: a file; a website by its sitemaps |
+//! | `GET /admin/knowledge/jobs`, `…/{id}`, `POST …/{id}/cancel` | how far jobs are, and what came of them; stop one |
+//! | `GET /admin/knowledge/{id}`, `POST …/reveal`, `POST …/raw` | a document's versions; what was taken out of its text, and its file, for those who may |
 
 mod access;
 mod conversations;
 mod erasures;
 mod error;
 mod inbox;
+mod jobs;
 mod knowledge;
 mod outbox;
 mod pages;
@@ -46,6 +50,7 @@ mod shadow;
 mod status;
 mod tickets;
 mod turns;
+mod versions;
 
 use std::sync::Arc;
 
@@ -106,7 +111,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/erasures/{code}/retry", post(erasures::retry))
         .route("/knowledge", get(knowledge::list))
         .route("/knowledge/search", get(knowledge::search))
-        .route("/knowledge/{id}", delete(knowledge::delete))
+        .route("/knowledge/jobs", get(jobs::list))
+        .route("/knowledge/jobs/{id}", get(jobs::show))
+        .route("/knowledge/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/knowledge/websites", post(jobs::add_website))
+        .route("/knowledge/{id}", delete(knowledge::delete).get(versions::list))
+        .route("/knowledge/{id}/reveal", post(versions::reveal))
+        .route("/knowledge/{id}/raw", post(versions::raw))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route(
             "/knowledge/text",
@@ -115,6 +126,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route(
             "/knowledge/file",
             post(knowledge::add_file).layer(DefaultBodyLimit::max(knowledge::FILE_BODY_BYTES_MAX)),
+        )
+        .route(
+            "/knowledge/jobs/file",
+            post(jobs::add_file).layer(DefaultBodyLimit::max(knowledge::FILE_BODY_BYTES_MAX)),
         )
         .route(
             "/policies/{chain}/revisions",

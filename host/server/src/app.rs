@@ -17,7 +17,8 @@ use crate::db;
 use crate::embedded::{Durability, Engines, EnginesConfig, Which};
 use crate::inbox::Inbox;
 use crate::keys::{self, Keys};
-use crate::knowledge::{self, Knowledge};
+use crate::knowledge::{self, Archive, Knowledge};
+use crate::objects::{self, Objects};
 use crate::observe::{Load, Observer};
 use crate::outbox::Outbox;
 use crate::pages::PageTokens;
@@ -60,6 +61,8 @@ pub struct App {
     pub policies: Policies,
     /// The Page's knowledge.
     pub knowledge: Arc<Knowledge>,
+    /// Raw files of documents.
+    pub objects: Objects,
     /// Drafts answers.
     pub drafter: Arc<dyn Drafter>,
     /// Learns from turns that were committed.
@@ -149,7 +152,15 @@ impl Server {
             let instead = answer::drafter(&ModelSettings::default(), Some(Arc::clone(&embedder)))?;
             drafter = Arc::new(Budgeted::new(drafter, instead, settings.model_budget, pool.clone(), clock.clone()));
         }
-        let knowledge = Arc::new(Knowledge::new(pool.clone(), embedder, settings.retrieval.clone())?);
+        let knowledge = Knowledge::new(pool.clone(), embedder, settings.retrieval.clone())?;
+        let objects = Objects::open(&settings.objects, secrets.s3.as_ref(), &settings.engines.data_dir, pool.clone())?;
+        let contacts = settings.pages.iter().map(|page| (page.id.clone(), page.public_contacts.clone())).collect();
+        let knowledge = knowledge
+            .with_change_of_model(settings.embeddings.clone())
+            .with_extraction(settings.extraction.clone())?
+            .with_redaction(settings.redaction.clone(), contacts)?
+            .with_archive(Archive::new(objects.clone(), keys.clone()), settings.knowledge.versions_kept);
+        let knowledge = Arc::new(knowledge);
         knowledge.prepare().await?;
         // Two hosts in one process are two replicas.
         let replica = format!("{}-{}-{:04x}", hostname(), std::process::id(), rand::random::<u16>());
@@ -181,6 +192,7 @@ impl Server {
             inbox,
             policies,
             knowledge,
+            objects,
             observer,
             load,
             outbox,
@@ -206,6 +218,7 @@ impl Server {
             Observer::start(&self.app, &self.tasks, &self.stop);
             crate::outbox::start(&self.app, &self.tasks, &self.stop);
             crate::tickets::start(&self.app, &self.tasks, &self.stop);
+            crate::ingestion::start(&self.app, &self.tasks, &self.stop);
             crate::privacy::erasure::start(&self.app, &self.tasks, &self.stop);
         }
         crate::health::start(&self.app, &self.tasks, &self.stop);
@@ -213,6 +226,7 @@ impl Server {
         crate::words::start_upkeep(&self.app, &self.tasks, &self.stop);
         self.app.tokens.start(&self.tasks, &self.stop);
         crate::pages::health::start(&self.app, &self.tasks, &self.stop);
+        objects::start_sweeping(self.app.objects.clone(), &self.tasks, &self.stop);
         crate::knowledge::start_reembedding(Arc::clone(&self.app.knowledge), &self.tasks, &self.stop);
         if let Some(listener) = self.listener.take() {
             let stop = self.stop.clone();

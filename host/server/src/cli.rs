@@ -13,6 +13,7 @@
 mod check;
 mod client;
 mod host;
+mod jobs;
 mod keys;
 mod knowledge;
 mod multipart;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::embedded::{EnginesCommand, run_engines_command};
+use crate::knowledge::extract::child::{self as extract, Limits};
 use crate::settings::{DEFAULTS, Settings, SettingsError};
 use client::AdminClient;
 
@@ -69,6 +71,14 @@ enum Command {
     /// The keys that protect what the database holds: make, rotate, look.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Read one file on standard input; the host starts this for each file that needs a parser.
+    #[command(hide = true)]
+    Extract {
+        #[arg(long)]
+        format: crate::knowledge::Format,
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// Print every setting with its default.
     Settings,
     /// Load settings and secrets, and say what is wrong with them.
@@ -150,6 +160,8 @@ fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Settings => say(DEFAULTS.trim_end()),
         Command::Check { config } => check::run(&config),
+        // Without a runtime: the process binds itself while it is one thread.
+        Command::Extract { format, limits } => extract::run(format, limits).map_err(Failure::failed),
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -169,7 +181,7 @@ async fn run_async(command: Command) -> Outcome {
         Command::Page(command) => page::run(command).await,
         Command::Person(command) => person::run(command).await,
         Command::Keys(command) => keys::run(command).await,
-        Command::Settings | Command::Check { .. } => Ok(()),
+        Command::Settings | Command::Check { .. } | Command::Extract { .. } => Ok(()),
     }
 }
 
@@ -219,6 +231,11 @@ mod tests {
             "frontdesk engines --binaries b --data d --fast --print-env e",
             "frontdesk knowledge add a.md b --page 42 --label x --label y --language de --url http://h:1",
             "frontdesk knowledge list --json",
+            "frontdesk knowledge add a.pdf --no-wait",
+            "frontdesk knowledge website https://shop.example --page 42 --pages-max 100 --prune",
+            "frontdesk knowledge jobs",
+            "frontdesk knowledge jobs 00000000-0000-0000-0000-000000000001 --json",
+            "frontdesk knowledge cancel 00000000-0000-0000-0000-000000000001",
             "frontdesk knowledge delete 00000000-0000-0000-0000-000000000001",
             "frontdesk knowledge search where is it --page 42 --limit 3",
             "frontdesk page list",

@@ -15,12 +15,16 @@
 pub mod audit;
 pub mod conversations;
 pub mod decisions;
+pub mod documents;
+pub mod embedding_models;
 pub mod erasures;
 pub mod inbox;
+pub mod jobs;
 pub mod keys;
 pub mod knowledge;
 pub mod leases;
 pub mod messages;
+pub mod objects;
 pub mod outbox;
 pub mod page_health;
 pub mod page_tokens;

@@ -41,7 +41,7 @@ mod command;
 mod error;
 mod folder;
 mod logfile;
-mod os;
+pub(crate) mod os;
 mod postgres;
 mod status;
 mod supervisor;

@@ -1,11 +1,12 @@
 //! What a Page knows, and how it is found.
 //!
 //! # In
-//! A document (text, Markdown, HTML, a CSV file of questions and answers) is decoded, brought to Markdown, cut into
-//! passages along its headings, and stored with one vector and one `tsvector` per passage. A document is identified by
-//! its Page scope and `source`; it is replaced as a whole, in one transaction, when the hash of what would be stored
-//! has changed. Vectors are made before that transaction begins and are cached by content, so a re-upload costs nothing
-//! and no transaction waits for a model.
+//! A document (text, Markdown, HTML, PDF, Word, Excel, PowerPoint, a CSV file of questions and answers) is brought to
+//! Markdown, cut into passages along its headings, and stored with one vector and one `tsvector` per passage. Formats that
+//! need a parser of size are read by a process that may die ([`extract`]). A document is identified by its Page scope and
+//! `source`; it is replaced as a whole, in one transaction, when the hash of what would be stored has changed. Vectors are
+//! made before that transaction begins and are cached by content, so a re-upload costs nothing and no transaction waits for
+//! a model.
 //!
 //! # Out
 //! A search takes three candidate lists in one statement: curated questions that equal the customer's, the nearest
@@ -21,14 +22,18 @@
 //!   It is not the order: curated answers come first, then fused rank, and diversity may move near-duplicates down.
 //! - This module knows neither turns nor policies, and never logs a question or a passage.
 
+pub mod archive;
 mod chunk;
 mod document;
 mod embedding;
+pub(crate) mod extract;
 mod faq;
 mod hash_embedder;
 mod ingest;
 mod language;
 mod local_embedder;
+mod models;
+pub mod redact;
 mod remote_embedder;
 mod search;
 mod secret;
@@ -36,23 +41,31 @@ mod settings;
 pub mod terms;
 mod upkeep;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-pub use document::{DOCUMENT_BYTES_MAX, Format, IngestError, NewDocument, PASSAGES_PER_DOCUMENT_MAX, format_from_name};
+pub use archive::{Archive, ArchiveError};
+pub use document::{
+    DOCUMENT_BYTES_MAX, FILE_BYTES_MAX, Format, IngestError, NewDocument, PASSAGES_PER_DOCUMENT_MAX, format_from_name,
+};
 pub use embedding::{Calibration, EmbedError, Embedder, Purpose, embedder};
-pub use ingest::{Added, Outcome};
+pub use extract::{ExtractError, Extractor, Unreadable};
+pub use ingest::{Added, Outcome, Progress, Stage, Upload};
 pub use language::{detect as detect_language, known_languages};
+pub use models::Slot;
+pub use redact::RedactionSettings;
 pub(crate) use search::focus;
 pub use search::{Hit, QUERY_CHARACTERS_MAX, SearchOutcome, SearchRequest, Strategy};
 pub(crate) use secret::{SecretSource, SecretSourceError};
-pub use settings::{EmbeddingSettings, RetrievalSettings};
+pub use settings::{EmbeddingSettings, ExtractionSettings, RetrievalSettings};
 pub use upkeep::start_reembedding;
 
 use crate::db::knowledge as db;
+use models::Models;
 
 /// Why knowledge could not be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +92,16 @@ pub struct Knowledge {
     embedder: Arc<dyn Embedder>,
     settings: RetrievalSettings,
     languages: Arc<language::Detector>,
+    extractor: Extractor,
+    redaction: RedactionSettings,
+    /// By Page: addresses and numbers that its documents may hold.
+    page_contacts: HashMap<String, Vec<String>>,
+    /// `None`: raw files are not kept, and what is taken out of texts is gone.
+    archive: Option<Archive>,
+    versions_kept: i32,
+    models: Arc<Models>,
+    /// How the model is made, so that a later host can make it again; `None`: a change of model is not survived by the old one.
+    embedding_settings: Option<EmbeddingSettings>,
 }
 
 /// What [`Knowledge::prepare`] found.
@@ -105,6 +128,9 @@ pub struct DocumentSummary {
     pub valid_from: Option<DateTime<Utc>>,
     pub valid_until: Option<DateTime<Utc>>,
     pub size_bytes: i64,
+    pub version: i32,
+    /// Pieces of personal data that placeholders stand for.
+    pub redacted: i32,
     pub passages: i64,
     pub updated_at: DateTime<Utc>,
 }
@@ -114,7 +140,67 @@ impl Knowledge {
     pub fn new(pool: PgPool, embedder: Arc<dyn Embedder>, settings: RetrievalSettings) -> Result<Self, KnowledgeError> {
         settings.check()?;
         let languages = Arc::new(language::Detector::new(&settings.languages)?);
-        Ok(Self { pool, embedder, settings, languages })
+        let extractor = Extractor::new(ExtractionSettings::default());
+        Ok(Self {
+            pool,
+            models: Arc::new(Models::new(Arc::clone(&embedder))),
+            embedding_settings: None,
+            embedder,
+            settings,
+            languages,
+            extractor,
+            redaction: RedactionSettings::default(),
+            page_contacts: HashMap::new(),
+            archive: None,
+            versions_kept: 1,
+        })
+    }
+
+    /// Lets the model that served before serve until the vectors of this one, which is made as these settings say, are there.
+    #[must_use]
+    pub fn with_change_of_model(mut self, settings: EmbeddingSettings) -> Self {
+        self.embedding_settings = Some(settings);
+        self
+    }
+
+    /// Takes personal data out of documents as these settings say; `page_contacts` stay, by Page.
+    pub fn with_redaction(
+        mut self,
+        settings: RedactionSettings,
+        page_contacts: HashMap<String, Vec<String>>,
+    ) -> Result<Self, KnowledgeError> {
+        settings.check()?;
+        self.redaction = settings;
+        self.page_contacts = page_contacts;
+        Ok(self)
+    }
+
+    /// Keeps raw files, so many versions of each document, and what was taken out of their texts.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Archive, versions_kept: u16) -> Self {
+        self.archive = Some(archive);
+        self.versions_kept = i32::from(versions_kept);
+        self
+    }
+
+    /// Where raw files are kept.
+    pub fn archive(&self) -> Option<&Archive> {
+        self.archive.as_ref()
+    }
+
+    /// A document for every Page may hold the contacts of each.
+    fn page_contacts(&self, page_id: Option<&str>) -> Vec<String> {
+        match page_id {
+            Some(page_id) => self.page_contacts.get(page_id).cloned().unwrap_or_default(),
+            None => self.page_contacts.values().flatten().cloned().collect(),
+        }
+    }
+
+    /// Reads files as these settings say.
+    pub fn with_extraction(mut self, settings: ExtractionSettings) -> Result<Self, KnowledgeError> {
+        settings.check()?;
+        self.extractor = Extractor::new(settings);
+        Ok(self)
     }
 
     /// The embedder in use, for callers that compare texts themselves (the evidence gate across languages).
@@ -125,8 +211,14 @@ impl Knowledge {
     /// Makes sure that the current embedding model has its vector index. Safe to call on every start and from many
     /// replicas at once: one builds (without blocking readers or writers), the others wait for it.
     pub async fn prepare(&self) -> Result<Prepared, KnowledgeError> {
-        let index_built = db::ensure_index(&self.pool, self.embedder.model_id(), self.embedder.dimensions()).await?;
-        let stale = db::count_stale(&self.pool, self.embedder.model_id()).await?;
+        if let Some(settings) = &self.embedding_settings {
+            self.models.settle(&self.pool, &self.embedder, settings).await?;
+        }
+        let (serving, wanted) = (self.models.serving(), self.models.wanted());
+        let embedder = &serving.embedder;
+        let index_built =
+            db::ensure_index(&self.pool, serving.slot, embedder.model_id(), embedder.dimensions()).await?;
+        let stale = db::count_stale(&self.pool, wanted.slot, wanted.embedder.model_id()).await?;
         Ok(Prepared { index_built, stale_passages: stale.unsigned_abs() })
     }
 

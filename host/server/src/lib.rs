@@ -13,7 +13,8 @@
 //!
 //! Around them: [`settings`] and [`secrets`], [`clock`], [`keys`] (what is sealed, and under what), [`words`] (people's
 //! words at rest), [`pages`] (tokens, connecting,
-//! health), [`privacy`] (forgetting a person), [`db`] (all SQL), [`embedded`] (supervised Postgres and Valkey), [`admin`],
+//! health), [`privacy`] (forgetting a person), [`db`] (all SQL), [`objects`] (raw files),
+//! [`ingestion`] (long jobs), [`embedded`] (supervised Postgres and Valkey), [`admin`],
 //! [`health`], [`fail_point`] for tests of crashes, and [`app`], which wires everything and runs until stopped.
 
 pub mod admin;
@@ -27,9 +28,11 @@ pub mod fail_point;
 pub mod handover;
 pub mod health;
 pub mod inbox;
+pub mod ingestion;
 pub mod intake;
 pub mod keys;
 pub mod knowledge;
+pub mod objects;
 pub mod observe;
 pub mod outbox;
 pub mod pages;

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::objects::S3Credentials;
 use crate::settings::{PageSettings, Settings};
 
 /// The variable with the key-encryption keys.
 pub const KEYS: &str = "FRONTDESK_KEYS";
+
+/// The variable with the token that opens what was taken out of documents.
+pub const REVEAL_TOKEN: &str = "FRONTDESK_REVEAL_TOKEN";
 
 /// Shortest admin token that is accepted, in bytes.
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
@@ -32,6 +36,10 @@ pub enum SecretError {
     )]
     AdminTokenShort { found: usize },
     #[error(
+        "{REVEAL_TOKEN} has {found} bytes, expected at least {ADMIN_TOKEN_BYTES_MIN}: make one with `openssl rand -hex 32`"
+    )]
+    RevealTokenShort { found: usize },
+    #[error(
         "page {page}: token_env names {name}, which is not set; set it, or leave token_env out and connect the Page later"
     )]
     PageToken { page: String, name: String },
@@ -47,6 +55,10 @@ pub struct Secrets {
     /// By Page id.
     pub page_tokens: HashMap<String, SecretString>,
     pub ticket_webhook: Option<SecretString>,
+    /// Who also has this may see what was taken out of documents; `None`: nobody may.
+    pub reveal_token: Option<SecretString>,
+    /// For the bucket of `[objects]`; `None`: the machine's own role.
+    pub s3: Option<S3Credentials>,
     /// Key-encryption keys as [`crate::keys::KeyRing::parse`] reads them; `None`: the host keeps one in its private folder.
     pub keys: Option<SecretString>,
     /// One's own Postgres; `None`: the host supervises one.
@@ -89,11 +101,33 @@ impl Secrets {
             admin_token,
             page_tokens,
             ticket_webhook,
+            reveal_token: reveal_token()?,
+            s3: s3(settings)?,
             keys: optional(KEYS, "lines as `frontdesk keys new` prints them")?,
             database_url: optional("DATABASE_URL", "the address of a Postgres database")?,
             redis_url: optional("REDIS_URL", "the address of a Redis server")?,
         })
     }
+}
+
+fn reveal_token() -> Result<Option<SecretString>, SecretError> {
+    let token = optional(REVEAL_TOKEN, "the token that opens what was taken out of documents")?;
+    match token.as_ref().map(|token| token.expose_secret().len()).filter(|found| *found < ADMIN_TOKEN_BYTES_MIN) {
+        Some(found) => Err(SecretError::RevealTokenShort { found }),
+        None => Ok(token),
+    }
+}
+
+/// Both or neither, and only when there is a bucket to enter.
+fn s3(settings: &Settings) -> Result<Option<S3Credentials>, SecretError> {
+    const ID: (&str, &str) = ("FRONTDESK_S3_ACCESS_KEY_ID", "the id of the access key to objects.bucket");
+    const SECRET: (&str, &str) = ("FRONTDESK_S3_SECRET_ACCESS_KEY", "the access key to objects.bucket");
+    if settings.objects.bucket.is_empty()
+        || (optional(ID.0, ID.1)?.is_none() && optional(SECRET.0, SECRET.1)?.is_none())
+    {
+        return Ok(None);
+    }
+    Ok(Some(S3Credentials { access_key_id: required(ID.0, ID.1)?, secret_access_key: required(SECRET.0, SECRET.1)? }))
 }
 
 /// The token that the settings name; one that is named must be there.

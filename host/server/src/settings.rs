@@ -11,7 +11,9 @@ use figment::providers::{Env, Format, Toml};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::ModelSettings;
-use crate::knowledge::{EmbeddingSettings, RetrievalSettings};
+use crate::ingestion::website::WebsiteSettings;
+use crate::knowledge::{EmbeddingSettings, ExtractionSettings, RedactionSettings, RetrievalSettings};
+use crate::objects::ObjectSettings;
 use crate::policies::{RegistrySettings, TrustError, TrustSettings};
 use crate::spending::ModelBudget;
 
@@ -43,6 +45,11 @@ pub struct Settings {
     pub embeddings: EmbeddingSettings,
     #[serde(default)]
     pub retrieval: RetrievalSettings,
+    #[serde(default)]
+    pub extraction: ExtractionSettings,
+    pub redaction: RedactionSettings,
+    pub objects: ObjectSettings,
+    pub website: WebsiteSettings,
     #[serde(default)]
     pub model: ModelSettings,
     /// Asked in this order when the model fails.
@@ -206,6 +213,8 @@ pub struct TicketSettings {
 #[serde(deny_unknown_fields)]
 pub struct KnowledgeSettings {
     pub passages_max: usize,
+    pub versions_kept: u16,
+    pub jobs_at_once: u16,
 }
 
 /// One Facebook Page that this host answers for.
@@ -227,6 +236,9 @@ pub struct PageSettings {
     /// File that holds the Page access token; or name the variable that does with `token_env`.
     pub token_file: Option<PathBuf>,
     pub token_env: Option<String>,
+    /// Addresses and numbers of the Page's own, which its documents may hold: see `[redaction]`.
+    #[serde(default)]
+    pub public_contacts: Vec<String>,
 }
 
 fn default_chain() -> String {
@@ -279,7 +291,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), SettingsError> {
         let signed = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 34] = [
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 43] = [
             ("server.webhook_body_bytes_max", self.server.webhook_body_bytes_max as u64, 65_536..=64 << 20),
             ("server.ack_timeout_ms", self.server.ack_timeout_ms, 100..=4_900),
             ("inbox.pending_max", self.inbox.pending_max as u64, 1..=1_000_000),
@@ -316,6 +328,15 @@ impl Settings {
             ("records.pending_max", self.records.pending_max as u64, 1..=65_536),
             ("records.bytes_max", self.records.bytes_max as u64, 65_536..=64 << 20),
             ("knowledge.passages_max", self.knowledge.passages_max as u64, 1..=20),
+            ("knowledge.jobs_at_once", u64::from(self.knowledge.jobs_at_once), 1..=16),
+            ("website.pages_max", u64::from(self.website.pages_max), 1..=50_000),
+            ("website.page_bytes_max", self.website.page_bytes_max as u64, 1_024..=32 << 20),
+            ("website.site_bytes_max", self.website.site_bytes_max, 1_024..=16 << 30),
+            ("website.time_max_s", self.website.time_max_s, 1..=86_400),
+            ("website.sitemap_depth_max", u64::from(self.website.sitemap_depth_max), 0..=10),
+            ("website.delay_ms", self.website.delay_ms, 0..=60_000),
+            ("website.timeout_ms", self.website.timeout_ms, 100..=300_000),
+            ("knowledge.versions_kept", u64::from(self.knowledge.versions_kept), 1..=1_000),
         ];
         for (key, found, allowed) in ranges {
             if !allowed.contains(&found) {

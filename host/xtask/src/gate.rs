@@ -10,6 +10,7 @@ use crate::fetch::{self, Need};
 use crate::model;
 use crate::progress::{self, Progress};
 use crate::registry;
+use crate::s3;
 use crate::workspace::Workspace;
 
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
@@ -40,6 +41,11 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
     if let Err(error) = &registry {
         progress.say(&format!("{error:#}"));
     }
+    // Without an S3 server every other check still runs; the test that needs it fails, and says how to get it.
+    let s3 = s3::server(workspace);
+    if let Err(error) = &s3 {
+        progress.say(&format!("{error:#}"));
+    }
     step("format", FORMAT)?;
     progress.step("compile the policies", "cargo xtask components --guests", || components::build(workspace, true))?;
     step("clippy", CLIPPY)?;
@@ -55,6 +61,7 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &[String]) -> 
         let mut cargo = workspace.cargo();
         cargo.args(["test", "--workspace", "--locked"]).args(arguments);
         cargo.envs(registry.as_ref().ok().map(|program| (registry::VARIABLE, program)));
+        cargo.envs(s3.as_ref().ok().map(|folder| (s3::VARIABLE, folder)));
         cargo
             .env("FRONTDESK_MODEL_DIR", model_dir)
             .envs(environment)

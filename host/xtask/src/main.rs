@@ -35,6 +35,7 @@ mod model;
 mod process;
 mod progress;
 mod registry;
+mod s3;
 mod trial;
 mod up;
 mod workspace;

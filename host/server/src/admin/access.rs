@@ -11,6 +11,25 @@ use subtle::ConstantTimeEq;
 
 use super::error::AdminError;
 
+/// Carries the token that opens what was taken out of documents.
+const REVEAL_HEADER: &str = "x-frontdesk-reveal-token";
+
+/// Whether the request may open what was taken out of documents; the admin token alone may not.
+///
+/// # Errors
+/// [`AdminError::RevealDisabled`] and [`AdminError::RevealRefused`].
+pub fn may_reveal(headers: &HeaderMap, token: Option<&SecretString>) -> Result<(), AdminError> {
+    let token = TokenDigest::of(token.ok_or(AdminError::RevealDisabled)?);
+    let mut given = headers.get_all(REVEAL_HEADER).iter();
+    match (given.next(), given.next()) {
+        (Some(value), None) if token.is(value.as_bytes().trim_ascii()) => Ok(()),
+        _ => {
+            metrics::counter!("frontdesk_reveal_refused_total").increment(1);
+            Err(AdminError::RevealRefused)
+        }
+    }
+}
+
 /// Names the person who acts.
 pub const AGENT_HEADER: &str = "x-frontdesk-agent";
 /// Longest name of a person, in bytes of UTF-8.
@@ -31,7 +50,10 @@ impl TokenDigest {
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         // Of two headers a proxy in front may have checked the other one.
         let (Some(value), None) = (given.next(), given.next()) else { return false };
-        let Some(token) = bearer(value.as_bytes()) else { return false };
+        bearer(value.as_bytes()).is_some_and(|token| self.is(token))
+    }
+
+    fn is(&self, token: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(token).into();
         digest.ct_eq(&self.0).into()
     }

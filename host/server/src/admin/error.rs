@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::access::AGENT_BYTES_MAX;
 use crate::handover::HandoverError;
-use crate::knowledge::{IngestError, KnowledgeError};
+use crate::ingestion::JobError;
+use crate::knowledge::{ArchiveError, IngestError, KnowledgeError};
 use crate::pages::connect::ConnectError;
 use crate::policies::PolicyError;
 use crate::privacy::erasure::ErasureError;
@@ -29,6 +30,12 @@ pub enum AdminError {
     AgentMissing,
     #[error("X-Frontdesk-Agent must be 1 to {AGENT_BYTES_MAX} bytes of printable UTF-8")]
     AgentName,
+    #[error("nobody may see what was taken out of documents: set FRONTDESK_REVEAL_TOKEN, and give it to those who may")]
+    RevealDisabled,
+    #[error(
+        "give the token of those who may see personal data as `X-Frontdesk-Reveal-Token`; the admin token is not enough"
+    )]
+    RevealRefused,
     #[error("the body does not fit: {problem}")]
     Body { problem: String },
     #[error("the query does not fit: {problem}")]
@@ -36,7 +43,7 @@ pub enum AdminError {
     #[error("{field}: {problem}")]
     Field { field: &'static str, problem: String },
     #[error(
-        "the body is larger than this path takes: 96 MiB for a bundle of policies, 8 MiB for a document, 64 KiB for anything else"
+        "the body is larger than this path takes: 96 MiB for a bundle of policies, 32 MiB for a file, 8 MiB for a text, 64 KiB for anything else"
     )]
     TooLarge,
     #[error("{what} is {found}, so this cannot be done: expected {expected}")]
@@ -47,6 +54,10 @@ pub enum AdminError {
     Ingest(#[from] IngestError),
     #[error(transparent)]
     Knowledge(#[from] KnowledgeError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Job(#[from] JobError),
     #[error("{}", .0.describe())]
     Policy(#[from] PolicyError),
     #[error(transparent)]
@@ -77,6 +88,14 @@ impl AdminError {
             Self::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
             Self::AgentMissing => (StatusCode::BAD_REQUEST, "agent_missing"),
             Self::AgentName => (StatusCode::BAD_REQUEST, "agent_name"),
+            Self::RevealDisabled => (StatusCode::FORBIDDEN, "reveal_disabled"),
+            Self::RevealRefused => (StatusCode::FORBIDDEN, "reveal_refused"),
+            Self::Job(JobError::Ingest(IngestError::TooLarge { .. })) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::Job(JobError::Ingest(error)) if error.is_callers_fault() => (StatusCode::BAD_REQUEST, "document"),
+            Self::Job(JobError::Site(error)) if !error.is_passing() => (StatusCode::BAD_REQUEST, "website"),
+            Self::Job(JobError::TooMany { .. }) => (StatusCode::CONFLICT, "too_many_jobs"),
+            Self::Job(_) => (StatusCode::SERVICE_UNAVAILABLE, "jobs"),
+            Self::Archive(_) => (StatusCode::SERVICE_UNAVAILABLE, "archive"),
             Self::Body { .. } => (StatusCode::BAD_REQUEST, "body"),
             Self::Query { .. } => (StatusCode::BAD_REQUEST, "query"),
             Self::Field { .. } => (StatusCode::BAD_REQUEST, "field"),

@@ -16,12 +16,13 @@ use super::request::{self, Body, Id, Params};
 use crate::app::App;
 use crate::db;
 use crate::knowledge::{
-    Added, DOCUMENT_BYTES_MAX, Format, NewDocument, Outcome, QUERY_CHARACTERS_MAX, SearchRequest, format_from_name,
+    Added, DOCUMENT_BYTES_MAX, FILE_BYTES_MAX, Format, NewDocument, Outcome, QUERY_CHARACTERS_MAX, SearchRequest,
+    Upload, format_from_name,
 };
 
 /// JSON may need two bytes for one (`\n`, `\"`), and some room for the other fields.
 pub const TEXT_BODY_BYTES_MAX: usize = 2 * DOCUMENT_BYTES_MAX + 64 * 1024;
-pub const FILE_BODY_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + 64 * 1024;
+pub const FILE_BODY_BYTES_MAX: usize = FILE_BYTES_MAX + 64 * 1024;
 /// Parts of a multipart body.
 const PARTS_MAX: usize = 64;
 /// Hits of one search.
@@ -39,7 +40,7 @@ pub struct NewText {
     language: Option<String>,
     #[serde(default)]
     labels: Vec<String>,
-    /// `text`, `markdown`, `html` or `csv-faq`; absent: by the ending of `source`, else `text`.
+    /// `text`, `markdown`, `html` or `csv-faq` (files have further formats); absent: by the ending of `source`, else `text`.
     format: Option<Format>,
     valid_from: Option<DateTime<Utc>>,
     valid_until: Option<DateTime<Utc>>,
@@ -80,7 +81,7 @@ pub async fn add_file(
     add(&app, &actor, read_form(form).await?).await
 }
 
-async fn read_form(mut form: Multipart) -> Result<NewDocument, AdminError> {
+pub(super) async fn read_form(mut form: Multipart) -> Result<NewDocument, AdminError> {
     let mut document = NewDocument::default();
     let mut file_name = None;
     let mut has_file = false;
@@ -147,15 +148,22 @@ fn refused_form(error: &MultipartError) -> AdminError {
     AdminError::Body { problem: error.body_text() }
 }
 
+/// Refuses a Page that this host does not know.
+pub(super) async fn checked_page(app: &App, page_id: Option<&str>) -> Result<(), AdminError> {
+    match page_id {
+        Some(page_id) if db::pages::get(&app.pool, page_id).await?.is_none() => {
+            let problem = format!("there is no Page {page_id:?}; GET /admin/pages lists them");
+            Err(AdminError::field("page_id", problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// 201: a new document; 200: replaced, or the same as before.
 async fn add(app: &App, actor: &str, document: NewDocument) -> Result<(StatusCode, Json<Value>), AdminError> {
-    if let Some(page_id) = &document.page_id
-        && db::pages::get(&app.pool, page_id).await?.is_none()
-    {
-        return Err(AdminError::field("page_id", format!("there is no Page {page_id:?}; GET /admin/pages lists them")));
-    }
+    checked_page(app, document.page_id.as_deref()).await?;
     let (source, page_id) = (document.source.clone(), document.page_id.clone());
-    let added = app.knowledge.add(document).await?;
+    let added = app.knowledge.ingest(document, Upload { by: actor.to_owned(), ..Upload::default() }).await?;
     if added.outcome != Outcome::Unchanged {
         let detail = json!({
             "source": source, "page_id": page_id, "outcome": added.outcome, "passages": added.passages,

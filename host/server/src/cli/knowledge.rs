@@ -6,9 +6,10 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::jobs;
 use super::multipart::Form;
 use super::{AdminClient, Failure, Outcome, Remote, complain, one_line, say};
-use crate::knowledge::{DOCUMENT_BYTES_MAX, format_from_name};
+use crate::knowledge::{FILE_BYTES_MAX, format_from_name};
 
 /// Most files that one call uploads.
 const FILES_MAX: usize = 10_000;
@@ -19,6 +20,24 @@ const DEPTH_MAX: usize = 16;
 pub enum KnowledgeCommand {
     /// Add files, or replace those with the same name. Folders are walked; links in them are not followed.
     Add(Add),
+    /// Read a website by its sitemaps; what has not changed since the last visit is not read again.
+    Website(jobs::Website),
+    /// How far long jobs are; with an id, one of them and what came of it.
+    Jobs {
+        #[arg(value_name = "JOB_ID")]
+        id: Option<Uuid>,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Stop a job; what it has stored stays.
+    Cancel {
+        #[arg(value_name = "JOB_ID")]
+        id: Uuid,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// List the documents.
     List {
         /// Only what this Page may use.
@@ -57,7 +76,7 @@ pub enum KnowledgeCommand {
 
 #[derive(Debug, Args)]
 pub struct Add {
-    /// Text, Markdown, HTML or CSV (question,answer) files, and folders of them.
+    /// Text, Markdown, HTML, PDF, Word, Excel, PowerPoint or CSV (question,answer) files, and folders of them.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// For this Page only; by default every Page of the host may use it.
@@ -69,7 +88,7 @@ pub struct Add {
     /// A label; may be given several times.
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
-    /// text, markdown, html or csv-faq; by default by the file's ending.
+    /// text, markdown, html, csv-faq, pdf, docx, xlsx or pptx; by default by the file's ending.
     #[arg(long)]
     format: Option<String>,
     /// Title of the document, when it is one file.
@@ -84,6 +103,9 @@ pub struct Add {
     /// Not used from this time on (RFC 3339).
     #[arg(long)]
     valid_until: Option<String>,
+    /// Do not wait until the files are read; `frontdesk knowledge jobs` shows how far they are.
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -91,6 +113,12 @@ pub struct Add {
 pub async fn run(command: KnowledgeCommand) -> Outcome {
     match command {
         KnowledgeCommand::Add(options) => add(options).await,
+        KnowledgeCommand::Website(options) => jobs::website(&options).await,
+        KnowledgeCommand::Jobs { id, json, remote } => jobs::show(&AdminClient::new(&remote)?, id, json).await,
+        KnowledgeCommand::Cancel { id, remote } => {
+            AdminClient::new(&remote)?.post(&["knowledge", "jobs", &id.to_string(), "cancel"]).await?;
+            say(&format!("cancelled  {id}"))
+        }
         KnowledgeCommand::List { page, json, remote } => {
             let query: Vec<(&str, &str)> = page.iter().map(|page| ("page_id", page.as_str())).collect();
             let answer = AdminClient::new(&remote)?.get(&["knowledge"], &query).await?;
@@ -118,7 +146,19 @@ async fn add(options: Add) -> Outcome {
     let mut failed = 0_usize;
     for file in &files {
         match upload(&client, &options, file).await {
-            Ok(answer) => {
+            Ok(job) if options.no_wait => {
+                say(&format!("queued     {}  {}", job["job_id"].as_str().unwrap_or_default(), file.source))?;
+            }
+            Ok(job) => {
+                let answer = match jobs::wait(&client, &job, &file.source).await {
+                    Ok(answer) => answer,
+                    Err(Failure::Failed(message)) => {
+                        failed += 1;
+                        complain(&format!("{}: {message}", file.path.display()));
+                        continue;
+                    }
+                    Err(other) => return Err(other),
+                };
                 let outcome = answer["outcome"].as_str().unwrap_or("done");
                 let passages = answer["passages"].as_u64().unwrap_or_default();
                 say(&format!("{outcome:<9}  {passages:>5} passages  {}", file.source))?;
@@ -139,8 +179,8 @@ async fn add(options: Add) -> Outcome {
 async fn upload(client: &AdminClient, options: &Add, file: &Found) -> Result<Value, Failure> {
     let unreadable = |error: std::io::Error| Failure::failed(format!("it cannot be read: {error}"));
     let bytes_found = tokio::fs::metadata(&file.path).await.map_err(unreadable)?.len();
-    if bytes_found > DOCUMENT_BYTES_MAX as u64 {
-        let problem = format!("it has {bytes_found} bytes, at most {DOCUMENT_BYTES_MAX} are taken: split it");
+    if bytes_found > FILE_BYTES_MAX as u64 {
+        let problem = format!("it has {bytes_found} bytes, at most {FILE_BYTES_MAX} are taken: split it");
         return Err(Failure::Failed(problem));
     }
     let bytes = tokio::fs::read(&file.path).await.map_err(unreadable)?;
@@ -164,7 +204,7 @@ async fn upload(client: &AdminClient, options: &Add, file: &Found) -> Result<Val
         form.text("labels", label);
     }
     form.file("file", source, &bytes);
-    client.upload(&["knowledge", "file"], form).await
+    client.upload(&["knowledge", "jobs", "file"], form).await
 }
 
 async fn delete(ids: &[Uuid], remote: &Remote) -> Outcome {
@@ -204,7 +244,10 @@ fn collect(paths: &[PathBuf]) -> Result<Vec<Found>, Failure> {
             let before = files.len();
             walk(path, &name, 0, &mut files)?;
             if files.len() == before {
-                let problem = format!("{}: no file in it ends in .txt, .md, .html or .csv", path.display());
+                let problem = format!(
+                    "{}: no file in it ends in .txt, .md, .html, .csv, .pdf, .docx, .xlsx or .pptx",
+                    path.display()
+                );
                 return Err(Failure::Usage(problem));
             }
         } else {
@@ -254,7 +297,7 @@ fn source_name(path: &Path) -> String {
     kept.collect::<Vec<_>>().join("/")
 }
 
-fn say_json(answer: &Value) -> Outcome {
+pub(super) fn say_json(answer: &Value) -> Outcome {
     say(&format!("{answer:#}"))
 }
 

@@ -37,6 +37,8 @@ pub async fn in_use(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<String>> {
             or exists (select 1 from erasures r where r.key_id = e.key_id)
             or exists (select 1 from inbox_keys i where i.key_id = e.key_id)
             or exists (select 1 from ticket_deliveries d where d.key_id = e.key_id)
+            or exists (select 1 from document_versions v where v.key_id = e.key_id)
+            or exists (select 1 from ingest_jobs j where j.key_id = e.key_id and j.object_key is not null)
          order by key_id",
     )
     .fetch_all(db)
@@ -53,7 +55,7 @@ pub async fn register(db: impl PgExecutor<'_>, key_id: &str, check_value: &[u8])
 }
 
 /// How many values each key wraps: of people, of tokens, of requests to erase, of the inbox, of
-/// notices to a CRM. Keys that wrap nothing are there too.
+/// notices to a CRM, of documents. Keys that wrap nothing are there too.
 pub async fn usage(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
     sqlx::query_as(
         "select e.key_id, (select count(*) from person_keys p where p.key_id = e.key_id)
@@ -61,6 +63,8 @@ pub async fn usage(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
                          + (select count(*) from erasures r where r.key_id = e.key_id)
                          + (select count(*) from inbox_keys i where i.key_id = e.key_id)
                          + (select count(*) from ticket_deliveries d where d.key_id = e.key_id)
+                         + (select count(*) from document_versions v where v.key_id = e.key_id)
+                         + (select count(*) from ingest_jobs j where j.key_id = e.key_id and j.object_key is not null)
          from encryption_keys e order by e.first_seen_at, e.key_id",
     )
     .fetch_all(pool)

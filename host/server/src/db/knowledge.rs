@@ -11,7 +11,9 @@ use pgvector::Vector;
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool, Row};
 use uuid::Uuid;
 
-use crate::knowledge::{DocumentSummary, KnowledgeError};
+use crate::db::documents::{self, NewVersion};
+use crate::db::objects;
+use crate::knowledge::{DocumentSummary, KnowledgeError, Slot};
 
 /// First key of the advisory locks of this file; the second tells what is locked.
 const LOCK_INDEX: i32 = 0x6b6e_0001;
@@ -34,18 +36,22 @@ fn quoted(text: &str) -> String {
 }
 
 /// Name of a model's vector index: made of a hash, because names are short and models are called anything.
-fn index_name(model: &str, dimensions: usize) -> String {
+fn index_name(slot: Slot, model: &str, dimensions: usize) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(format!("{model}\n{dimensions}").as_bytes());
-    format!("passages_hnsw_{}", hex::encode(digest.get(..8).unwrap_or_default()))
+    let name = hex::encode(digest.get(..8).unwrap_or_default());
+    match slot {
+        Slot::A => format!("passages_hnsw_{name}"),
+        Slot::B => format!("passages_hnsw_b_{name}"),
+    }
 }
 
 /// Makes the vector index of a model unless it is there. True: it was built by this call.
 ///
 /// The advisory lock is only ever tried, never waited for: a session that waits for a lock holds a snapshot, and
 /// `create index concurrently` in the session that has the lock would wait for that snapshot, a deadlock.
-pub async fn ensure_index(pool: &PgPool, model: &str, dimensions: usize) -> Result<bool, KnowledgeError> {
-    let name = index_name(model, dimensions);
+pub async fn ensure_index(pool: &PgPool, slot: Slot, model: &str, dimensions: usize) -> Result<bool, KnowledgeError> {
+    let name = index_name(slot, model, dimensions);
     let mut waited = Duration::ZERO;
     loop {
         if index_is_valid(pool, &name).await? == Some(true) {
@@ -59,7 +65,7 @@ pub async fn ensure_index(pool: &PgPool, model: &str, dimensions: usize) -> Resu
         if locked {
             // The detached connection closes at the end whatever happens, and the session's lock goes with it. Another
             // replica may have finished between the look above and the lock, hence a second look inside.
-            let built = build_unless_valid(&mut connection, &name, model, dimensions).await;
+            let built = build_unless_valid(&mut connection, &name, slot, model, dimensions).await;
             let closed = sqlx::Connection::close(connection).await;
             let built = built?;
             closed?;
@@ -85,6 +91,7 @@ async fn index_is_valid(executor: impl PgExecutor<'_>, name: &str) -> sqlx::Resu
 async fn build_unless_valid(
     connection: &mut PgConnection,
     name: &str,
+    slot: Slot,
     model: &str,
     dimensions: usize,
 ) -> sqlx::Result<bool> {
@@ -93,21 +100,25 @@ async fn build_unless_valid(
     }
     let drop = format!("drop index concurrently if exists {name}");
     sqlx::query(AssertSqlSafe(drop)).execute(&mut *connection).await?;
-    let model = quoted(model);
+    let (vector, of_model, model) = (slot.vector(), slot.model(), quoted(model));
     let create = format!(
         "create index concurrently {name} on passages
-         using hnsw ((embedding::halfvec({dimensions})) halfvec_cosine_ops) where embedding_model = {model}"
+         using hnsw (({vector}::halfvec({dimensions})) halfvec_cosine_ops) where {of_model} = {model}"
     );
     sqlx::query(AssertSqlSafe(create)).execute(connection).await?;
     Ok(true)
 }
 
 /// Passages without a vector of this model.
-pub async fn count_stale(pool: &PgPool, model: &str) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select count(*) from passages where embedding_model is distinct from $1")
-        .bind(model)
-        .fetch_one(pool)
-        .await
+pub async fn count_stale(pool: &PgPool, slot: Slot, model: &str) -> sqlx::Result<i64> {
+    let statement = format!("select count(*) from passages where {} is distinct from $1", slot.model());
+    sqlx::query_scalar(AssertSqlSafe(statement)).bind(model).fetch_one(pool).await
+}
+
+/// Whether any passage has a vector of this model.
+pub async fn has_vectors(pool: &PgPool, slot: Slot, model: &str) -> sqlx::Result<bool> {
+    let statement = format!("select exists (select 1 from passages where {} = $1)", slot.model());
+    sqlx::query_scalar(AssertSqlSafe(statement)).bind(model).fetch_one(pool).await
 }
 
 /// A passage whose vector is missing or was made by another model.
@@ -120,44 +131,56 @@ pub struct StalePassage {
     pub question: Option<String>,
 }
 
-pub async fn stale_passages(pool: &PgPool, model: &str, limit: i64) -> sqlx::Result<Vec<StalePassage>> {
-    sqlx::query_as(
+pub async fn stale_passages(pool: &PgPool, slot: Slot, model: &str, limit: i64) -> sqlx::Result<Vec<StalePassage>> {
+    let statement = format!(
         "select p.id, d.title, p.heading, p.text, p.question
            from passages p join documents d on d.id = p.document_id
-          where p.embedding_model is distinct from $1
+          where p.{} is distinct from $1
           order by p.id limit $2",
-    )
-    .bind(model)
-    .bind(limit)
-    .fetch_all(pool)
-    .await
+        slot.model()
+    );
+    sqlx::query_as(AssertSqlSafe(statement)).bind(model).bind(limit).fetch_all(pool).await
 }
 
-pub async fn set_vectors(pool: &PgPool, model: &str, ids: &[Uuid], vectors: &[Vector]) -> sqlx::Result<u64> {
-    let done = sqlx::query(
-        "update passages p set embedding = n.embedding, embedding_model = $1
-           from unnest($2::uuid[], $3::vector[]) as n (id, embedding) where p.id = n.id",
-    )
-    .bind(model)
-    .bind(ids)
-    .bind(vectors)
-    .execute(pool)
-    .await?;
+pub async fn set_vectors(
+    pool: &PgPool,
+    slot: Slot,
+    model: &str,
+    ids: &[Uuid],
+    vectors: &[Vector],
+) -> sqlx::Result<u64> {
+    let (vector, of_model) = (slot.vector(), slot.model());
+    let statement = format!(
+        "update passages p set {vector} = n.embedding, {of_model} = $1
+           from unnest($2::uuid[], $3::vector[]) as n (id, embedding) where p.id = n.id"
+    );
+    let done = sqlx::query(AssertSqlSafe(statement)).bind(model).bind(ids).bind(vectors).execute(pool).await?;
     Ok(done.rows_affected())
 }
 
 pub async fn list_documents(pool: &PgPool, page_id: Option<&str>) -> sqlx::Result<Vec<DocumentSummary>> {
-    sqlx::query_as(
+    documents_where(pool, "$1::text is null or d.page_id is null or d.page_id = $1", page_id).await
+}
+
+async fn documents_where(
+    pool: &PgPool,
+    condition: &'static str,
+    value: Option<&str>,
+) -> sqlx::Result<Vec<DocumentSummary>> {
+    let statement = format!(
         "select d.id as document_id, d.page_id, d.source, d.title, d.format, d.language, d.labels, d.valid_from,
-                d.valid_until, d.size_bytes, d.updated_at,
+                d.valid_until, d.size_bytes, d.version, d.redacted, d.updated_at,
                 (select count(*) from passages p where p.document_id = d.id) as passages
            from documents d
-          where $1::text is null or d.page_id is null or d.page_id = $1
-          order by d.source, d.page_id nulls first",
-    )
-    .bind(page_id)
-    .fetch_all(pool)
-    .await
+          where {condition}
+          order by d.source, d.page_id nulls first"
+    );
+    sqlx::query_as(AssertSqlSafe(statement)).bind(value).fetch_all(pool).await
+}
+
+/// One document as listings show it.
+pub async fn document(pool: &PgPool, document_id: Uuid) -> sqlx::Result<Option<DocumentSummary>> {
+    Ok(documents_where(pool, "d.id::text = $1", Some(&document_id.to_string())).await?.pop())
 }
 
 pub async fn delete_document(pool: &PgPool, document_id: Uuid) -> sqlx::Result<bool> {
@@ -181,21 +204,6 @@ async fn lock_scope(connection: &mut PgConnection, scope: &str) -> sqlx::Result<
         .execute(connection)
         .await?;
     Ok(())
-}
-
-/// Id and content hash of a stored document.
-pub async fn find_document(pool: &PgPool, page_id: Option<&str>, source: &str) -> sqlx::Result<Option<(Uuid, String)>> {
-    sqlx::query_as(
-        "select id, content_hash from documents where coalesce(page_id, '') = coalesce($1, '') and source = $2",
-    )
-    .bind(page_id)
-    .bind(source)
-    .fetch_optional(pool)
-    .await
-}
-
-pub async fn count_passages(pool: &PgPool, document_id: Uuid) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select count(*) from passages where document_id = $1").bind(document_id).fetch_one(pool).await
 }
 
 /// Vectors of a model that are known already, by content hash. Marks them as used.
@@ -243,6 +251,8 @@ pub struct DocumentRow {
     pub valid_from: Option<DateTime<Utc>>,
     pub valid_until: Option<DateTime<Utc>>,
     pub content_hash: String,
+    pub fingerprint: String,
+    pub redacted: i32,
     pub size_bytes: i64,
 }
 
@@ -262,35 +272,44 @@ pub struct PassageRow {
 }
 
 /// Writes a document and all its passages in one transaction, replacing what had the same scope and source.
-/// `passage_id` makes a passage's id of its document's.
+/// `passage_id` makes a passage's id of its document's. `None`: the version's object was deleted meanwhile, and nothing was written.
 pub async fn store(
     pool: &PgPool,
     document: &DocumentRow,
     passages: &[PassageRow],
-    model: &str,
+    (slot, model): (Slot, &str),
+    version: Option<&NewVersion<'_>>,
     passage_id: impl Fn(Uuid, &PassageRow) -> Uuid + Send,
-) -> sqlx::Result<Uuid> {
+) -> sqlx::Result<Option<Uuid>> {
     let mut transaction = pool.begin().await?;
     lock_scope(&mut transaction, document.page_id.as_deref().unwrap_or_default()).await?;
     let document_id = upsert_document(&mut transaction, document).await?;
     sqlx::query("delete from passages where document_id = $1").bind(document_id).execute(&mut *transaction).await?;
     for rows in passages.chunks(ROWS_PER_INSERT) {
         let ids: Vec<Uuid> = rows.iter().map(|row| passage_id(document_id, row)).collect();
-        insert_passages(&mut transaction, document_id, document, rows, &ids, model).await?;
+        insert_passages(&mut transaction, document_id, document, rows, &ids, (slot, model)).await?;
+    }
+    if let Some(version) = version {
+        if !version.is_held && !objects::claim(&mut *transaction, version.object_key).await? {
+            return Ok(None);
+        }
+        documents::insert_version(&mut transaction, document_id, version).await?;
     }
     transaction.commit().await?;
-    Ok(document_id)
+    Ok(Some(document_id))
 }
 
 async fn upsert_document(connection: &mut PgConnection, document: &DocumentRow) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(
         "insert into documents (page_id, source, title, format, language, labels, valid_from, valid_until,
-                                content_hash, size_bytes)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                                content_hash, size_bytes, fingerprint, redacted)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          on conflict (coalesce(page_id, ''), source) do update
             set title = excluded.title, format = excluded.format, language = excluded.language,
                 labels = excluded.labels, valid_from = excluded.valid_from, valid_until = excluded.valid_until,
-                content_hash = excluded.content_hash, size_bytes = excluded.size_bytes, updated_at = now()
+                content_hash = excluded.content_hash, size_bytes = excluded.size_bytes,
+                fingerprint = excluded.fingerprint, redacted = excluded.redacted, version = documents.version + 1,
+                updated_at = now()
          returning id",
     )
     .bind(&document.page_id)
@@ -303,6 +322,8 @@ async fn upsert_document(connection: &mut PgConnection, document: &DocumentRow) 
     .bind(document.valid_until)
     .bind(&document.content_hash)
     .bind(document.size_bytes)
+    .bind(&document.fingerprint)
+    .bind(document.redacted)
     .fetch_one(connection)
     .await
 }
@@ -313,13 +334,14 @@ async fn insert_passages(
     document: &DocumentRow,
     rows: &[PassageRow],
     ids: &[Uuid],
-    model: &str,
+    (slot, model): (Slot, &str),
 ) -> sqlx::Result<()> {
     let labels: Vec<serde_json::Value> = rows.iter().map(|row| serde_json::json!(row.labels)).collect();
     // Weights: A the curated question, B headings, C the text, D the document's title (the same on all its passages).
-    sqlx::query(
-        "insert into passages (id, document_id, page_id, valid_from, valid_until, embedding_model, position, heading,
-                               text, question, question_key, language, labels, content_hash, ts_config, tsv, embedding)
+    let (vector, of_model) = (slot.vector(), slot.model());
+    let statement = format!(
+        "insert into passages (id, document_id, page_id, valid_from, valid_until, {of_model}, position, heading,
+                               text, question, question_key, language, labels, content_hash, ts_config, tsv, {vector})
          select n.id, $1, $2, $3, $4, $5, n.position, n.heading, n.text, n.question, n.question_key, n.language,
                 array(select jsonb_array_elements_text(n.labels)), n.content_hash, n.ts_config::regconfig,
                 setweight(to_tsvector(n.ts_config::regconfig, coalesce(n.question, '')), 'A')
@@ -330,27 +352,28 @@ async fn insert_passages(
            from unnest($7::uuid[], $8::int[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
                        $14::jsonb[], $15::text[], $16::text[], $17::vector[])
                 as n (id, position, heading, text, question, question_key, language, labels, content_hash, ts_config,
-                      embedding)",
-    )
-    .bind(document_id)
-    .bind(&document.page_id)
-    .bind(document.valid_from)
-    .bind(document.valid_until)
-    .bind(model)
-    .bind(&document.title)
-    .bind(ids)
-    .bind(rows.iter().map(|row| row.position).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.heading.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.question.as_deref()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.question_key.as_deref()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.language.as_deref()).collect::<Vec<_>>())
-    .bind(labels)
-    .bind(rows.iter().map(|row| row.content_hash.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.ts_config).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.embedding.clone()).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
+                      embedding)"
+    );
+    sqlx::query(AssertSqlSafe(statement))
+        .bind(document_id)
+        .bind(&document.page_id)
+        .bind(document.valid_from)
+        .bind(document.valid_until)
+        .bind(model)
+        .bind(&document.title)
+        .bind(ids)
+        .bind(rows.iter().map(|row| row.position).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.heading.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.question.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.question_key.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.language.as_deref()).collect::<Vec<_>>())
+        .bind(labels)
+        .bind(rows.iter().map(|row| row.content_hash.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.ts_config).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.embedding.clone()).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -419,6 +442,7 @@ pub struct TextLexeme {
 #[derive(Debug)]
 pub struct Candidates<'a> {
     pub page_id: Option<&'a str>,
+    pub slot: Slot,
     pub model: &'a str,
     pub dimensions: usize,
     pub vector: Option<Vector>,
@@ -456,7 +480,7 @@ pub struct CandidateRow {
 /// Curated equals, nearest vectors and full-text hits, joined, each with both signals computed. One statement, so one
 /// round trip: what else would be said before it is said inside.
 pub async fn candidates(connection: &mut PgConnection, ask: &Candidates<'_>) -> sqlx::Result<Vec<CandidateRow>> {
-    let rows = sqlx::query(AssertSqlSafe(candidates_sql(ask.model, ask.dimensions, ask.limit)))
+    let rows = sqlx::query(AssertSqlSafe(candidates_sql(ask.slot, ask.model, ask.dimensions, ask.limit)))
         .bind(ask.page_id)
         .bind(ask.now)
         .bind(ask.labels)
@@ -496,8 +520,8 @@ fn candidate(row: &sqlx::postgres::PgRow) -> sqlx::Result<CandidateRow> {
 }
 
 /// Model, dimensions and limit are constants of the statement: the planner must know them to choose the vector index.
-fn candidates_sql(model: &str, dimensions: usize, limit: i64) -> String {
-    let model = quoted(model);
+fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> String {
+    let (vector, of_model, model) = (slot.vector(), slot.model(), quoted(model));
     // $1 page, $2 now, $3 labels, $4 languages: the same filter in every list.
     let filter = "($1::text is null or p.page_id is null or p.page_id = $1)
                   and (p.valid_from is null or p.valid_from <= $2) and (p.valid_until is null or p.valid_until > $2)
@@ -517,8 +541,8 @@ fn candidates_sql(model: &str, dimensions: usize, limit: i64) -> String {
          ), nearest as materialized (
              select n.id from walk cross join lateral (
                  select p.id from passages p
-                  where walk.set <> '' and p.embedding_model = {model} and $6::vector is not null and {filter}
-                  order by p.embedding::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) limit {limit}
+                  where walk.set <> '' and p.{of_model} = {model} and $6::vector is not null and {filter}
+                  order by p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) limit {limit}
              ) n
          ), matching as materialized (
              select m.id from (
@@ -533,8 +557,8 @@ fn candidates_sql(model: &str, dimensions: usize, limit: i64) -> String {
          )
          select p.id, p.document_id, d.title, d.source, p.position, p.heading, p.text, p.question, p.language, p.labels,
                 p.ts_config::text as ts_config, p.id in (select id from equal) as exact,
-                case when p.embedding_model = {model}
-                     then 1 - (p.embedding::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions})) end as cosine,
+                case when p.{of_model} = {model}
+                     then 1 - (p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions})) end as cosine,
                 coalesce(ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking), 0) as rank,
                 array(select l.lexeme from words l where l.ts_config = p.ts_config and p.tsv @@ l.query) as matched
            from chosen c join passages p on p.id = c.id join documents d on d.id = p.document_id

@@ -85,6 +85,56 @@ pub(super) fn as_child(command: &mut Command, signal: Signal) {
     die_with_parent(command, signal);
 }
 
+/// As [`as_child`], but keeps the user, which may be the only one that can execute the program: the child gives up its
+/// rights itself, by [`become_unprivileged`]. It is killed with its parent.
+pub(crate) fn as_bound_child(command: &mut Command) {
+    command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").process_group(0);
+    die_with_parent(command, Signal::Kill);
+}
+
+/// Limits this process, for good: both the limit and its ceiling.
+pub(crate) fn limit_this_process(resource: Resource, value: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    #[expect(unsafe_code, reason = "setrlimit reads one struct, which lives here")]
+    let outcome = unsafe { libc::setrlimit(resource, &limit) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_os = "linux"))]
+pub(crate) type Resource = libc::c_int;
+
+/// When this process is root, it becomes `nobody` in no group. Call it before there are threads.
+pub(crate) fn become_unprivileged() -> io::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    #[expect(unsafe_code, reason = "the calls take integers and an empty list; each is checked")]
+    let dropped = unsafe {
+        libc::setgroups(0, std::ptr::null()) == 0
+            && libc::setgid(UNPRIVILEGED_ID) == 0
+            && libc::setuid(UNPRIVILEGED_ID) == 0
+    };
+    if !dropped {
+        return Err(io::Error::last_os_error());
+    }
+    tie_to_parent()
+}
+
+/// A change of user takes away what [`die_with_parent`] had set (prctl(2)); this sets it again.
+#[cfg(target_os = "linux")]
+fn tie_to_parent() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "prctl with PR_SET_PDEATHSIG takes an integer")]
+    let outcome = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tie_to_parent() -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(target_os = "linux")]
 fn die_with_parent(command: &mut Command, signal: Signal) {
     let parent = std::process::id();

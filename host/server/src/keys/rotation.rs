@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use super::{KeyError, Keys, Wrapped, person_binding};
 use crate::db;
 use crate::inbox::InboxKeys;
+use crate::knowledge::archive;
 use crate::pages;
 use crate::privacy::erasure;
 use crate::tickets;
@@ -27,7 +28,8 @@ pub async fn rotate(keys: &Keys, pool: &PgPool, mut progress: impl FnMut(u64)) -
             + pages::rewrap_tokens(keys, pool, BATCH).await?
             + erasure::rewrap_subjects(keys, pool, BATCH).await?
             + InboxKeys::rewrap(keys, pool, BATCH).await?
-            + tickets::rewrap_notices(keys, pool, BATCH).await?;
+            + tickets::rewrap_notices(keys, pool, BATCH).await?
+            + archive::rewrap_document_keys(keys, pool, BATCH).await?;
         if batch == 0 {
             return Ok(done);
         }

@@ -83,7 +83,7 @@ impl SealingKey {
         Ok(Self(key))
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0[..]
     }
 

@@ -5,10 +5,15 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{EmbedError, KnowledgeError, chunk, faq};
+use super::extract::ExtractError;
+use super::extract::Extracted;
+use super::redact::{Originals, Redaction};
+use super::{ArchiveError, EmbedError, KnowledgeError, chunk, faq};
 
-/// Largest document that is taken, in bytes.
+/// Largest document that is text by itself, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest document of a format that packs text with other things, in bytes.
+pub const FILE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most passages that one document may become.
 pub const PASSAGES_PER_DOCUMENT_MAX: usize = 20_000;
 /// Longest source, title or label, in characters.
@@ -25,9 +30,19 @@ pub enum Format {
     Html,
     /// Rows of question and answer; the header names the columns.
     CsvFaq,
+    Pdf,
+    /// Word.
+    Docx,
+    /// Excel. A sheet with the columns of a FAQ is one.
+    Xlsx,
+    /// PowerPoint.
+    Pptx,
 }
 
 impl Format {
+    const ALL: [Self; 8] =
+        [Self::Text, Self::Markdown, Self::Html, Self::CsvFaq, Self::Pdf, Self::Docx, Self::Xlsx, Self::Pptx];
+
     /// As stored and as shown.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,7 +50,21 @@ impl Format {
             Self::Markdown => "markdown",
             Self::Html => "html",
             Self::CsvFaq => "csv-faq",
+            Self::Pdf => "pdf",
+            Self::Docx => "docx",
+            Self::Xlsx => "xlsx",
+            Self::Pptx => "pptx",
         }
+    }
+
+    /// Whether the bytes are UTF-8 text.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Text | Self::Markdown | Self::Html | Self::CsvFaq)
+    }
+
+    /// Whether reading it takes a parser that is trusted only in a process of its own.
+    pub fn needs_extraction(self) -> bool {
+        self == Self::Html || !self.is_text()
     }
 }
 
@@ -49,7 +78,7 @@ impl std::str::FromStr for Format {
     type Err = IngestError;
 
     fn from_str(name: &str) -> Result<Self, IngestError> {
-        [Self::Text, Self::Markdown, Self::Html, Self::CsvFaq]
+        Self::ALL
             .into_iter()
             .find(|format| format.as_str() == name)
             .ok_or_else(|| IngestError::UnknownFormat { source_name: name.to_owned() })
@@ -64,6 +93,10 @@ pub fn format_from_name(name: &str) -> Option<Format> {
         "md" | "markdown" => Some(Format::Markdown),
         "html" | "htm" | "xhtml" => Some(Format::Html),
         "csv" | "tsv" => Some(Format::CsvFaq),
+        "pdf" => Some(Format::Pdf),
+        "docx" => Some(Format::Docx),
+        "xlsx" => Some(Format::Xlsx),
+        "pptx" => Some(Format::Pptx),
         _ => None,
     }
 }
@@ -91,14 +124,14 @@ pub struct NewDocument {
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     #[error(
-        "the format of \"{source_name}\" is not known: expected a name that ends in .txt, .md, .html or .csv, or a \
-         format of text, markdown, html, csv-faq"
+        "the format of \"{source_name}\" is not known: expected a name that ends in .txt, .md, .html, .csv, .pdf, .docx, \
+         .xlsx or .pptx, or a format of text, markdown, html, csv-faq, pdf, docx, xlsx, pptx"
     )]
     UnknownFormat { source_name: String },
     #[error("\"{source_name}\" is empty: expected text")]
     Empty { source_name: String },
-    #[error("\"{source_name}\" has {found} bytes, at most {DOCUMENT_BYTES_MAX} are taken: split it")]
-    TooLarge { source_name: String, found: usize },
+    #[error("\"{source_name}\" has {found} bytes, at most {max} are taken: split it")]
+    TooLarge { source_name: String, found: usize, max: usize },
     #[error("\"{source_name}\" becomes {found} passages, at most {PASSAGES_PER_DOCUMENT_MAX} are taken: split it")]
     TooManyPassages { source_name: String, found: usize },
     #[error(
@@ -121,8 +154,12 @@ pub enum IngestError {
     FaqHeader { source_name: String, missing: &'static str, found: String },
     #[error("\"{source_name}\", line {line}: {reason}")]
     FaqRow { source_name: String, line: u64, reason: String },
-    #[error("the HTML of \"{source_name}\" cannot be read: {reason}")]
-    Html { source_name: String, reason: String },
+    #[error("\"{source_name}\" cannot be read: {source}")]
+    Extract {
+        source_name: String,
+        #[source]
+        source: ExtractError,
+    },
     #[error("the passages cannot be embedded: {0}")]
     Embed(#[from] EmbedError),
     #[error("the document cannot be stored: {source}")]
@@ -130,6 +167,10 @@ pub enum IngestError {
         #[from]
         source: sqlx::Error,
     },
+    #[error("the document's file cannot be kept: {0}")]
+    Archive(#[from] ArchiveError),
+    #[error("the document's file was deleted before the document was stored: it took too long; try again")]
+    TooSlow,
     #[error("reading the document stopped unexpectedly: {reason}")]
     Interrupted { reason: String },
 }
@@ -137,7 +178,13 @@ pub enum IngestError {
 impl IngestError {
     /// Whether the uploader can mend it (a 4xx answer), as opposed to the host or its services.
     pub fn is_callers_fault(&self) -> bool {
-        !matches!(self, Self::Embed(_) | Self::Database { .. } | Self::Interrupted { .. })
+        match self {
+            Self::Embed(_) | Self::Database { .. } | Self::Archive(_) | Self::TooSlow | Self::Interrupted { .. } => {
+                false
+            }
+            Self::Extract { source, .. } => source.is_the_files(),
+            _ => true,
+        }
     }
 }
 
@@ -168,28 +215,59 @@ pub(super) struct Parsed {
     pub format: Format,
     pub title: String,
     pub units: Vec<Unit>,
+    /// What was taken out of all of it.
+    pub originals: Originals,
 }
 
-/// Reads a document into passages. Takes time in proportion to its size: run it off the async threads.
-pub(super) fn parse(document: &NewDocument, passage_characters: usize) -> Result<Parsed, IngestError> {
+/// What can be said of a document before it is read: its format. Refuses names, sizes and formats that are not taken.
+pub(super) fn check(document: &NewDocument) -> Result<Format, IngestError> {
     check_names(document)?;
     let source = document.source.as_str();
-    let format = match document.format {
-        Some(format) => format,
-        None => {
-            format_from_name(source).ok_or_else(|| IngestError::UnknownFormat { source_name: source.to_owned() })?
+    let known = document.format.or_else(|| format_from_name(source));
+    let format = known.ok_or_else(|| IngestError::UnknownFormat { source_name: source.to_owned() })?;
+    let (found, max) = (document.bytes.len(), if format.is_text() { DOCUMENT_BYTES_MAX } else { FILE_BYTES_MAX });
+    if found > max {
+        return Err(IngestError::TooLarge { source_name: source.to_owned(), found, max });
+    }
+    if format.is_text() {
+        decode(source, &document.bytes)?;
+    } else if document.bytes.is_empty() {
+        return Err(IngestError::Empty { source_name: source.to_owned() });
+    }
+    Ok(format)
+}
+
+/// Takes personal data out of a document, then cuts it into passages. `extracted` is there for formats that need extraction. Takes time in proportion to the
+/// document's size: run it off the async threads.
+pub(super) fn parse(
+    document: &NewDocument,
+    format: Format,
+    extracted: Option<Extracted>,
+    passage_characters: usize,
+    mut redaction: Redaction<'_>,
+) -> Result<Parsed, IngestError> {
+    let source = document.source.as_str();
+    let (units, heading) = match (format, extracted) {
+        (Format::Xlsx, Some(book)) => {
+            let units = match faq::from_tables(source, &book.markdown)? {
+                Some(units) => redacted(units, &mut redaction),
+                None => chunk::markdown(&redaction.text(&book.markdown), passage_characters),
+            };
+            (units, book.title)
         }
-    };
-    let text = decode(source, &document.bytes)?;
-    let (units, heading) = match format {
-        Format::CsvFaq => (faq::read(source, text)?, None),
-        Format::Text => (chunk::text(text, passage_characters), None),
-        Format::Markdown => (chunk::markdown(text, passage_characters), chunk::first_heading(text)),
-        Format::Html => {
-            let page = html(source, text)?;
-            let heading = page.title.or_else(|| chunk::first_heading(&page.markdown));
-            (chunk::markdown(&page.markdown, passage_characters), heading)
+        (_, Some(Extracted { markdown, title, .. })) => {
+            let markdown = redaction.text(&markdown);
+            let heading = title.or_else(|| chunk::first_heading(&markdown));
+            (chunk::markdown(&markdown, passage_characters), heading)
         }
+        (Format::CsvFaq, None) => {
+            (redacted(faq::read(source, decode(source, &document.bytes)?)?, &mut redaction), None)
+        }
+        (Format::Markdown, None) => {
+            let text = redaction.text(decode(source, &document.bytes)?);
+            (chunk::markdown(&text, passage_characters), chunk::first_heading(&text))
+        }
+        (_, None) => (chunk::text(&redaction.text(decode(source, &document.bytes)?), passage_characters), None),
     };
     if units.is_empty() {
         return Err(IngestError::Empty { source_name: source.to_owned() });
@@ -198,8 +276,19 @@ pub(super) fn parse(document: &NewDocument, passage_characters: usize) -> Result
         return Err(IngestError::TooManyPassages { source_name: source.to_owned(), found: units.len() });
     }
     let given = document.title.as_deref().map(str::trim).filter(|title| !title.is_empty()).map(str::to_owned);
-    let title = given.or(heading).unwrap_or_else(|| title_from_source(source));
-    Ok(Parsed { format, title: title.chars().take(NAME_CHARACTERS_MAX).collect(), units })
+    let title = redaction.text(&given.or(heading).unwrap_or_else(|| title_from_source(source)));
+    let title = title.chars().take(NAME_CHARACTERS_MAX).collect();
+    Ok(Parsed { format, title, units, originals: redaction.into_originals() })
+}
+
+/// Entries of a FAQ: the answer is read in the light of its question.
+fn redacted(mut units: Vec<Unit>, redaction: &mut Redaction<'_>) -> Vec<Unit> {
+    for unit in &mut units {
+        let question = unit.question.clone().unwrap_or_default();
+        unit.text = redaction.text_beside(&unit.text, &question);
+        unit.question = unit.question.as_deref().map(|question| redaction.text_beside(question, ""));
+    }
+    units
 }
 
 fn check_names(document: &NewDocument) -> Result<(), IngestError> {
@@ -224,9 +313,6 @@ fn check_names(document: &NewDocument) -> Result<(), IngestError> {
 
 /// The text of `bytes`, without a byte order mark.
 fn decode<'a>(source: &str, bytes: &'a [u8]) -> Result<&'a str, IngestError> {
-    if bytes.len() > DOCUMENT_BYTES_MAX {
-        return Err(IngestError::TooLarge { source_name: source.to_owned(), found: bytes.len() });
-    }
     let line_of = |offset: usize| 1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count();
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let offset = error.valid_up_to();
@@ -241,36 +327,6 @@ fn decode<'a>(source: &str, bytes: &'a [u8]) -> Result<&'a str, IngestError> {
         return Err(IngestError::Empty { source_name: source.to_owned() });
     }
     Ok(text)
-}
-
-struct HtmlPage {
-    markdown: String,
-    title: Option<String>,
-}
-
-/// Elements that carry no knowledge of their own.
-const HTML_SKIPPED: &[&str] =
-    &["script", "style", "noscript", "template", "svg", "iframe", "head", "nav", "form", "button"];
-
-fn html(source: &str, text: &str) -> Result<HtmlPage, IngestError> {
-    let converter = htmd::HtmlToMarkdown::builder().skip_tags(HTML_SKIPPED.to_vec()).build();
-    let markdown = converter
-        .convert(text)
-        .map_err(|error| IngestError::Html { source_name: source.to_owned(), reason: error.to_string() })?;
-    // The head is skipped, so its title is read on its own, through the same parser (entities, odd nesting).
-    let title = html_title(text)
-        .and_then(|inner| htmd::HtmlToMarkdown::new().convert(inner).ok())
-        .map(|title| title.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|title| !title.is_empty());
-    Ok(HtmlPage { markdown, title })
-}
-
-fn html_title(text: &str) -> Option<&str> {
-    let lower = text.to_ascii_lowercase();
-    let open = lower.find("<title")?;
-    let start = open + lower.get(open..)?.find('>')? + 1;
-    let end = start + lower.get(start..)?.find("</title")?;
-    text.get(start..end)
 }
 
 /// The file name without folders, for documents that carry no title.

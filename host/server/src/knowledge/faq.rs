@@ -49,6 +49,58 @@ pub(super) fn read(source: &str, text: &str) -> Result<Vec<Unit>, IngestError> {
     Ok(units)
 }
 
+/// The entries of a spreadsheet that is a FAQ: the rows of its pipe tables whose header names `question` and `answer`.
+/// `None`: no table does.
+pub(super) fn from_tables(source: &str, markdown: &str) -> Result<Option<Vec<Unit>>, IngestError> {
+    let mut units: Option<Vec<Unit>> = None;
+    let mut header: Option<Columns> = None;
+    let mut in_table = false;
+    for (at, line) in markdown.lines().enumerate() {
+        let Some(cells) = cells(line) else {
+            (header, in_table) = (None, false);
+            continue;
+        };
+        if !in_table {
+            in_table = true;
+            header = columns(source, &cells).ok();
+            continue;
+        }
+        let is_rule = cells.iter().all(|cell| cell.contains('-') && cell.chars().all(|c| matches!(c, '-' | ':' | ' ')));
+        let Some(columns) = header.as_ref().filter(|_| !is_rule) else { continue };
+        let line = at as u64 + 1;
+        let row = |reason: String| IngestError::FaqRow { source_name: source.to_owned(), line, reason };
+        let found = units.get_or_insert_default();
+        found.extend(unit(columns, &cells).map_err(row)?);
+        if found.len() > PASSAGES_PER_DOCUMENT_MAX {
+            return Err(IngestError::TooManyPassages { source_name: source.to_owned(), found: found.len() });
+        }
+    }
+    Ok(units)
+}
+
+/// The cells of a line of a pipe table; `None`: it is none. `\|` is a bar inside a cell, `<br>` a line break.
+fn cells(line: &str) -> Option<StringRecord> {
+    let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
+    let mut cells = vec![String::new()];
+    let mut characters = inner.chars().peekable();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' if characters.peek().is_some_and(char::is_ascii_punctuation) => {
+                if let (Some(cell), Some(escaped)) = (cells.last_mut(), characters.next()) {
+                    cell.push(escaped);
+                }
+            }
+            '|' => cells.push(String::new()),
+            c => {
+                if let Some(cell) = cells.last_mut() {
+                    cell.push(c);
+                }
+            }
+        }
+    }
+    Some(cells.iter().map(|cell| cell.trim().replace("<br>", "\n")).collect())
+}
+
 /// The candidate that splits the first line into the most known names; comma when none does.
 fn delimiter(text: &str) -> u8 {
     let header = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -136,6 +188,17 @@ mod tests {
         ] {
             assert_eq!(pairs(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_spreadsheet_with_the_columns_of_a_faq_is_one() {
+        let book = "## FAQ\n\n| Question | Answer |\n|---|---|\n| A \\| B? | Yes.<br>Both. |\n\n## Other\n\n| Tea | Price |\n|---|---|\n| Sencha | 12 |\n";
+        let units = from_tables("faq.xlsx", book).unwrap().unwrap();
+        assert_eq!(units.len(), 1);
+        assert_eq!((units[0].question.as_deref(), units[0].text.as_str()), (Some("A | B?"), "Yes.\nBoth."));
+        assert!(from_tables("prices.xlsx", "| Tea | Price |\n|---|---|\n| Sencha | 12 |\n").unwrap().is_none());
+        let error = from_tables("faq.xlsx", "| question | answer |\n|---|---|\n| Why? |  |\n").unwrap_err();
+        assert!(error.to_string().contains("line 3: the question has no answer"), "{error}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 use uuid::Uuid;
 
-use super::{Calibration, Knowledge, KnowledgeError, Purpose, language, terms};
+use super::{Calibration, Embedder, Knowledge, KnowledgeError, Purpose, language, terms};
 use crate::db::knowledge::{self as db, CandidateRow, Candidates, QueryLexeme, TextLexeme, TextQuery};
 
 /// Longest question that is searched for; the rest is cut off.
@@ -113,15 +113,18 @@ impl Knowledge {
         let focus = without_fillers(&focus(&query), language);
         let page_id = request.page_id.as_deref();
 
+        let serving = self.models.serving();
+        let embedder = serving.embedder.as_ref();
         let (vector, mut connection) =
-            tokio::try_join!(self.query_vector(&query), async { Ok(self.pool.acquire().await?) })?;
+            tokio::try_join!(self.query_vector(embedder, &query), async { Ok(self.pool.acquire().await?) })?;
         let words = Words::new(db::query_lexemes(&mut connection, page_id, &topic, &focus).await?);
         let rows = db::candidates(
             &mut connection,
             &Candidates {
                 page_id,
-                model: self.embedder.model_id(),
-                dimensions: self.embedder.dimensions(),
+                slot: serving.slot,
+                model: embedder.model_id(),
+                dimensions: embedder.dimensions(),
                 vector,
                 question_key: &terms::question_key(&query),
                 texts: &words.texts(),
@@ -136,10 +139,10 @@ impl Knowledge {
         .await?;
         drop(connection);
 
-        let calibration = self.embedder.calibration();
+        let calibration = embedder.calibration();
         let lexical_weight = self.settings.lexical_weight.unwrap_or(calibration.lexical_weight);
         let strategy = Strategy {
-            model: self.embedder.model_id().to_owned(),
+            model: embedder.model_id().to_owned(),
             language: language.map(str::to_owned),
             lexical_weight,
             candidates: rows.len(),
@@ -152,11 +155,11 @@ impl Knowledge {
     }
 
     /// `None` for a text of which the embedder can make nothing.
-    async fn query_vector(&self, query: &str) -> Result<Option<Vector>, KnowledgeError> {
+    async fn query_vector(&self, embedder: &dyn Embedder, query: &str) -> Result<Option<Vector>, KnowledgeError> {
         if query.trim().is_empty() {
             return Ok(None);
         }
-        let vectors = match self.embedder.embed(&[query.to_owned()], Purpose::Query).await {
+        let vectors = match embedder.embed(&[query.to_owned()], Purpose::Query).await {
             Ok(vectors) => vectors,
             Err(error) => {
                 // Full text still finds what shares the question's words; better than no answer at all.
@@ -165,7 +168,7 @@ impl Knowledge {
                 return Ok(None);
             }
         };
-        let vector = self.checked(vectors, 1)?.into_iter().next();
+        let vector = super::ingest::checked(embedder, vectors, 1)?.into_iter().next();
         Ok(vector.filter(|vector| vector.iter().any(|x| *x != 0.0)).map(Vector::from))
     }
 }

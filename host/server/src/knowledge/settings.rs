@@ -91,6 +91,60 @@ impl Default for EmbeddingSettings {
     }
 }
 
+/// The process that reads files of formats that programs write, and what it may use.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExtractionSettings {
+    /// A `frontdesk` program; empty: the one that runs.
+    pub program: PathBuf,
+    /// Address space of one process.
+    pub memory_mib: u64,
+    /// Processor time of one process.
+    pub cpu_seconds: u64,
+    /// Time on the clock for one file.
+    pub timeout_ms: u64,
+    /// Most pages of a PDF.
+    pub pages_max: u32,
+    /// Most text that a file may become.
+    pub output_bytes_max: usize,
+    /// Processes at once; further files wait.
+    pub at_once: usize,
+}
+
+impl Default for ExtractionSettings {
+    fn default() -> Self {
+        Self {
+            program: PathBuf::new(),
+            memory_mib: 1_024,
+            cpu_seconds: 60,
+            timeout_ms: 120_000,
+            pages_max: 2_000,
+            output_bytes_max: 16 << 20,
+            at_once: 2,
+        }
+    }
+}
+
+impl ExtractionSettings {
+    /// Refuses values that cannot work, naming the field.
+    pub(super) fn check(&self) -> Result<(), KnowledgeError> {
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>, &'static str); 6] = [
+            ("extraction.memory_mib", self.memory_mib, 256..=65_536, "256 to 65536"),
+            ("extraction.cpu_seconds", self.cpu_seconds, 1..=3_600, "1 to 3600"),
+            ("extraction.timeout_ms", self.timeout_ms, 1_000..=3_600_000, "1000 to 3600000"),
+            ("extraction.pages_max", self.pages_max.into(), 1..=100_000, "1 to 100000"),
+            ("extraction.output_bytes_max", self.output_bytes_max as u64, 1_024..=256 << 20, "1024 to 268435456"),
+            ("extraction.at_once", self.at_once as u64, 1..=64, "1 to 64"),
+        ];
+        for (field, found, allowed, expected) in ranges {
+            if !allowed.contains(&found) {
+                return Err(KnowledgeError::Settings { field, found: found.to_string(), expected });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How passages are cut and found.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]

@@ -1,5 +1,5 @@
-//! Keeps vectors of the current model: after a change of model, passages are embedded again in the background, while full
-//! text and the vectors that are there already answer.
+//! Keeps vectors of the current model: after a change of model, passages are embedded again in the background, while the
+//! old model's vectors serve (see [`super::models`]).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,479 @@
+//! A website, read by its sitemaps into one document per page.
+//!
+//! 1. robots.txt says what may be read, how slowly, and often where the sitemaps are.
+//! 2. Sitemaps (also packed, also lists of sitemaps) say which pages there are. Links are not followed.
+//! 3. Each page is asked for with what its server said last time (`ETag`, `Last-Modified`); what has not changed costs one
+//!    short answer. HTML, PDF, Office files and text are read like uploads; a page that is gone takes its document with it.
+//!
+//! Every address and what came of it is a row (`ingest_job_pages`), so the visit can be taken up again by another process,
+//! and its report says for each page why it is, or is not, knowledge. Limits (pages, bytes, time, depth, and one site only)
+//! end a visit early; it is done then, and says so. A page that fails fails alone.
+
+mod fetch;
+mod robots;
+mod sitemap;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use url::Url;
+use uuid::Uuid;
+
+use super::WebsiteParams;
+use crate::db;
+use crate::db::jobs::{Fetched, Open, Taken, Visited};
+use crate::knowledge::{Format, IngestError, Knowledge, NewDocument, Progress, Stage, Upload};
+use fetch::{Answer, Conditions, FetchError, Fetcher, Page};
+use robots::{ROBOTS_BYTES_MAX, Robots};
+use sitemap::SITEMAP_BYTES_MAX;
+
+/// Our name in robots.txt.
+const AGENT: &str = "frontdesk";
+/// Sitemaps of one site.
+const SITEMAPS_MAX: i64 = 1_000;
+const URL_BYTES_MAX: usize = 2_048;
+/// Where a page's own character set and wish not to be indexed are looked for.
+const HEAD_BYTES: usize = 8 * 1_024;
+
+/// How websites are read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebsiteSettings {
+    pub user_agent: String,
+    pub pages_max: u32,
+    pub page_bytes_max: usize,
+    pub site_bytes_max: u64,
+    pub time_max_s: u64,
+    pub sitemap_depth_max: u8,
+    pub delay_ms: u64,
+    pub timeout_ms: u64,
+    pub allow_private: bool,
+}
+
+impl Default for WebsiteSettings {
+    fn default() -> Self {
+        Self {
+            user_agent: "frontdesk/0.1".to_owned(),
+            pages_max: 1_000,
+            page_bytes_max: 8 << 20,
+            site_bytes_max: 512 << 20,
+            time_max_s: 3_600,
+            sitemap_depth_max: 3,
+            delay_ms: 200,
+            timeout_ms: 30_000,
+            allow_private: false,
+        }
+    }
+}
+
+/// Why a website could not be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    #[error("{found:?} is no address of a website: expected for example https://shop.example or its sitemap's address")]
+    Address { found: String },
+    #[error("the website's first answer: {0}")]
+    First(#[from] FetchError),
+    #[error("{url} is no sitemap: {reason}; give the sitemap's own address, or add the pages' files one by one")]
+    NoSitemap { url: String, reason: String },
+    #[error("robots.txt of the site does not let {AGENT} read {url}")]
+    Disallowed { url: String },
+    #[error("the HTTP client cannot be built: {reason}")]
+    Client { reason: String },
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error("the database did not keep what was read: {source}")]
+    Database {
+        #[from]
+        source: sqlx::Error,
+    },
+}
+
+impl SiteError {
+    /// Whether the same may succeed later without anybody's doing.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::First(error) => error.is_the_servers(),
+            Self::Ingest(error) => !error.is_callers_fault(),
+            Self::Database { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// An address that a visit may begin at.
+///
+/// # Errors
+/// [`SiteError::Address`], or why it must not be reached.
+pub fn checked_address(address: &str, settings: &WebsiteSettings) -> Result<Url, SiteError> {
+    let found = || SiteError::Address { found: address.chars().take(200).collect() };
+    if address.len() > URL_BYTES_MAX {
+        return Err(found());
+    }
+    let mut url = Url::parse(address).map_err(|_| found())?;
+    if !url.has_host() {
+        return Err(found());
+    }
+    url.set_fragment(None);
+    Fetcher::new(&url, settings)?.judge(&url)?;
+    Ok(url)
+}
+
+/// One job's visit to a site.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    pool: &'a PgPool,
+    knowledge: &'a Knowledge,
+    settings: &'a WebsiteSettings,
+    job: &'a Taken,
+    params: WebsiteParams,
+    progress: watch::Sender<Progress>,
+    start: Url,
+    fetcher: Fetcher,
+}
+
+/// What came of one address.
+#[derive(Default)]
+struct Outcome {
+    word: &'static str,
+    note: Option<String>,
+    document_id: Option<Uuid>,
+    bytes: u64,
+}
+
+impl Outcome {
+    fn of(word: &'static str) -> Self {
+        Self { word, ..Self::default() }
+    }
+
+    fn skipped(note: impl Into<String>) -> Self {
+        Self { word: "skipped", note: Some(note.into()), ..Self::default() }
+    }
+}
+
+impl<'a> Visit<'a> {
+    pub fn new(
+        pool: &'a PgPool,
+        knowledge: &'a Knowledge,
+        settings: &'a WebsiteSettings,
+        job: &'a Taken,
+        params: WebsiteParams,
+        progress: watch::Sender<Progress>,
+    ) -> Result<Self, SiteError> {
+        let start = checked_address(&job.source, settings)?;
+        let fetcher = Fetcher::new(&start, settings)?;
+        Ok(Self { pool, knowledge, settings, job, params, progress, start, fetcher })
+    }
+
+    /// Visits what is left to visit, and gives the job's result.
+    pub async fn run(&self) -> Result<Value, SiteError> {
+        let robots = self.robots().await?;
+        let first = self.seed(&robots).await?;
+        let pause = robots.crawl_delay.unwrap_or_default().max(Duration::from_millis(self.settings.delay_ms));
+        let mut limit = None;
+        while let Some(open) = db::jobs::next_url(self.pool, self.job.id).await? {
+            if let Some(reached) = self.limit().await? {
+                limit = Some(reached);
+                break;
+            }
+            let outcome = match open.kind.as_str() {
+                "sitemap" => self.sitemap(&open, &robots, open.url == first).await?,
+                _ => self.page(&open.url, &robots).await?,
+            };
+            let visited = Visited {
+                outcome: outcome.word,
+                note: outcome.note.as_deref(),
+                document_id: outcome.document_id,
+                bytes: outcome.bytes,
+            };
+            db::jobs::set_visited(self.pool, self.job.id, &open.url, &visited).await?;
+            self.tell().await?;
+            tokio::time::sleep(pause).await;
+        }
+        let pruned = match (self.params.prune, limit) {
+            (true, None) => self.prune().await?,
+            _ => 0,
+        };
+        let outcomes: BTreeMap<String, i64> = db::jobs::outcomes(self.pool, self.job.id).await?.into_iter().collect();
+        Ok(json!({ "pages": outcomes, "pruned": pruned, "limit": limit }))
+    }
+
+    async fn tell(&self) -> Result<(), SiteError> {
+        let counts = db::jobs::counts(self.pool, self.job.id).await?;
+        let (done, total) = (counts.pages_done.unsigned_abs(), counts.pages.unsigned_abs());
+        self.progress.send_replace(Progress { stage: Stage::Reading, done, total });
+        Ok(())
+    }
+
+    /// The limit that has been reached, in words.
+    async fn limit(&self) -> Result<Option<&'static str>, SiteError> {
+        let counts = db::jobs::counts(self.pool, self.job.id).await?;
+        let seconds = (Utc::now() - self.job.started_at).num_seconds();
+        Ok(if counts.pages_done >= i64::from(self.pages_max()) {
+            Some("pages")
+        } else if counts.bytes.unsigned_abs() >= self.settings.site_bytes_max {
+            Some("bytes")
+        } else if seconds.unsigned_abs() >= self.settings.time_max_s {
+            Some("time")
+        } else {
+            None
+        })
+    }
+
+    fn pages_max(&self) -> u32 {
+        self.params.pages_max.unwrap_or(u32::MAX).min(self.settings.pages_max)
+    }
+
+    /// Absent: everything may be read. Not to be had: nothing (RFC 9309, section 2.3.1).
+    async fn robots(&self) -> Result<Robots, SiteError> {
+        let Ok(url) = self.start.join("/robots.txt") else { return Ok(Robots::default()) };
+        match self.fetcher.get(&url, Conditions::default(), ROBOTS_BYTES_MAX).await {
+            Ok(Answer::Page(page)) => Ok(Robots::parse(&String::from_utf8_lossy(&page.bytes), AGENT)),
+            Ok(Answer::Gone | Answer::NotModified) => Ok(Robots::default()),
+            Err(FetchError::Status { status, .. }) if (400..500).contains(&status) && status != 429 => {
+                Ok(Robots::default())
+            }
+            Err(error @ FetchError::Private { .. }) => Err(error.into()),
+            Err(error) if error.is_the_servers() => Err(error.into()),
+            // Too large, or leading elsewhere: the site does not say what may be read.
+            Err(_) => Ok(Robots::nothing()),
+        }
+    }
+
+    /// Where the visit begins; a successor finds it noted already. Gives the sitemap without which there is nothing to visit.
+    async fn seed(&self, robots: &Robots) -> Result<String, SiteError> {
+        let path = self.start.path().to_ascii_lowercase();
+        let is_sitemap = [".xml", ".xml.gz", ".txt", ".gz"].iter().any(|ending| path.ends_with(ending));
+        let named: Vec<Url> = robots.sitemaps.iter().filter_map(|address| self.start.join(address).ok()).collect();
+        let mut first: Vec<String> = match (is_sitemap, named.is_empty()) {
+            (true, _) => vec![self.start.to_string()],
+            (false, false) => {
+                named.into_iter().filter(|url| self.fetcher.site().holds(url)).map(String::from).collect()
+            }
+            (false, true) => Vec::new(),
+        };
+        if first.is_empty() {
+            first.extend(self.start.join("/sitemap.xml").map(String::from));
+        }
+        db::jobs::add_urls(self.pool, self.job.id, "sitemap", 0, &first).await?;
+        Ok(match first.len() {
+            1 => first.remove(0),
+            _ => String::new(),
+        })
+    }
+
+    /// Notes what a sitemap lists. One that cannot be read ends the job when nothing else lists pages.
+    async fn sitemap(&self, open: &Open, robots: &Robots, is_only: bool) -> Result<Outcome, SiteError> {
+        let read = self.read_sitemap(open, robots).await;
+        match read {
+            Err(error) if is_only => Err(error),
+            Err(SiteError::Database { source }) => Err(SiteError::Database { source }),
+            Err(error) => Ok(Outcome { word: "failed", note: Some(error.to_string()), ..Outcome::default() }),
+            Ok(outcome) => Ok(outcome),
+        }
+    }
+
+    async fn read_sitemap(&self, open: &Open, robots: &Robots) -> Result<Outcome, SiteError> {
+        let no_sitemap = |reason: String| SiteError::NoSitemap { url: open.url.clone(), reason };
+        let url = Url::parse(&open.url).map_err(|error| no_sitemap(error.to_string()))?;
+        // A sitemap that robots.txt itself names may be read whatever its rules say.
+        if !robots.allows(&path_of(&url)) && !robots.sitemaps.contains(&open.url) {
+            return Err(SiteError::Disallowed { url: open.url.clone() });
+        }
+        let page = match self.fetcher.get(&url, Conditions::default(), SITEMAP_BYTES_MAX).await? {
+            Answer::Page(page) => page,
+            Answer::Gone | Answer::NotModified => return Err(no_sitemap("it is not there".to_owned())),
+        };
+        let bytes = page.bytes.len() as u64;
+        let parsed = tokio::task::spawn_blocking(move || sitemap::read(&page.bytes)).await;
+        let listed =
+            parsed.map_err(|error| no_sitemap(error.to_string()))?.map_err(|error| no_sitemap(error.to_string()))?;
+        let own = |addresses: Vec<String>| -> Vec<String> {
+            let urls = addresses.iter().filter_map(|address| Url::parse(address).ok());
+            let mut urls: Vec<Url> = urls.filter(|url| self.fetcher.site().holds(url)).collect();
+            urls.iter_mut().for_each(|url| url.set_fragment(None));
+            urls.into_iter().map(String::from).collect()
+        };
+        let counts = db::jobs::counts(self.pool, self.job.id).await?;
+        let room = |max: i64, has: i64| usize::try_from(max - has).unwrap_or_default();
+        let all = listed.pages.len() + listed.sitemaps.len();
+        let (mut pages, mut sitemaps) = (own(listed.pages), own(listed.sitemaps));
+        let elsewhere = all - pages.len() - sitemaps.len();
+        // One more than is read, so that the limit is seen to be reached.
+        pages.truncate(room(i64::from(self.pages_max()) + 1, counts.pages));
+        sitemaps.truncate(room(SITEMAPS_MAX, counts.sitemaps));
+        let depth = open.depth + 1;
+        if depth > i32::from(self.settings.sitemap_depth_max) {
+            sitemaps.clear();
+        }
+        let added = db::jobs::add_urls(self.pool, self.job.id, "page", depth, &pages).await?
+            + db::jobs::add_urls(self.pool, self.job.id, "sitemap", depth, &sitemaps).await?;
+        let note = format!("{all} addresses, {added} new, {elsewhere} of other sites");
+        Ok(Outcome { word: "read", note: Some(note), bytes, ..Outcome::default() })
+    }
+
+    async fn page(&self, address: &str, robots: &Robots) -> Result<Outcome, SiteError> {
+        let Ok(url) = Url::parse(address) else { return Ok(Outcome::skipped("it is no address")) };
+        if !robots.allows(&path_of(&url)) {
+            return Ok(Outcome::skipped("robots.txt does not allow it"));
+        }
+        let page_id = self.job.page_id.as_deref();
+        let earlier = db::jobs::earlier(self.pool, page_id, address).await?;
+        let conditions = earlier.as_ref().map_or(Conditions::default(), |earlier| Conditions {
+            etag: earlier.etag.as_deref(),
+            last_modified: earlier.last_modified.as_deref(),
+        });
+        let page = match self.fetcher.get(&url, conditions, self.settings.page_bytes_max).await {
+            Ok(Answer::Page(page)) => page,
+            Ok(Answer::NotModified) => {
+                let document_id = earlier.map(|earlier| earlier.document_id);
+                return Ok(Outcome { document_id, ..Outcome::of("not-modified") });
+            }
+            Ok(Answer::Gone) => {
+                if let Some(earlier) = earlier {
+                    self.knowledge.delete(earlier.document_id).await.map_err(IngestError::from)?;
+                    return Ok(Outcome::of("deleted"));
+                }
+                return Ok(Outcome::skipped("it is not there"));
+            }
+            Err(error) => return Ok(Outcome { word: "failed", note: Some(error.to_string()), ..Outcome::default() }),
+        };
+        if page.url != url && !robots.allows(&path_of(&page.url)) {
+            return Ok(Outcome::skipped("robots.txt does not allow where it leads"));
+        }
+        self.take(address, *page, earlier.map(|earlier| (earlier.document_id, earlier.body_sha256))).await
+    }
+
+    /// Makes a page a document, unless it is the same as before.
+    async fn take(&self, address: &str, page: Page, earlier: Option<(Uuid, String)>) -> Result<Outcome, SiteError> {
+        let bytes = page.bytes.len() as u64;
+        if page.is_noindex || wishes_no_index(&page) {
+            return Ok(Outcome { bytes, ..Outcome::skipped("it asks not to be indexed") });
+        }
+        let Some(format) = format_of(&page) else {
+            let note = format!("nothing is read of {:?}", page.content_type);
+            return Ok(Outcome { bytes, ..Outcome::skipped(note) });
+        };
+        let body_sha256 = hex::encode(Sha256::digest(&page.bytes));
+        let fetched = |document_id| (document_id, page.etag.clone(), page.last_modified.clone());
+        if let Some((document_id, _)) = earlier.filter(|(_, before)| *before == body_sha256) {
+            self.note(address, &body_sha256, fetched(document_id)).await?;
+            return Ok(Outcome { document_id: Some(document_id), bytes, ..Outcome::of("unchanged") });
+        }
+        let document = NewDocument {
+            page_id: self.job.page_id.clone(),
+            source: address.to_owned(),
+            format: Some(format),
+            bytes: decoded(&page, format),
+            language: self.params.language.clone(),
+            labels: self.params.labels.clone(),
+            ..NewDocument::default()
+        };
+        let upload = Upload { by: self.job.created_by.clone(), ..Upload::default() };
+        match self.knowledge.ingest(document, upload).await {
+            Ok(added) => {
+                self.note(address, &body_sha256, fetched(added.document_id)).await?;
+                let word = match added.outcome {
+                    crate::knowledge::Outcome::Created => "created",
+                    crate::knowledge::Outcome::Replaced => "replaced",
+                    crate::knowledge::Outcome::Unchanged => "unchanged",
+                };
+                Ok(Outcome { document_id: Some(added.document_id), bytes, ..Outcome::of(word) })
+            }
+            Err(error) if error.is_callers_fault() => {
+                Ok(Outcome { word: "failed", note: Some(error.to_string()), bytes, ..Outcome::default() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn note(
+        &self,
+        address: &str,
+        body_sha256: &str,
+        (document_id, etag, last_modified): (Uuid, Option<String>, Option<String>),
+    ) -> Result<(), SiteError> {
+        let site = self.start.origin().ascii_serialization();
+        let fetched = Fetched {
+            site: &site,
+            url: address,
+            etag: etag.as_deref(),
+            last_modified: last_modified.as_deref(),
+            body_sha256,
+        };
+        Ok(db::jobs::set_fetched(self.pool, document_id, &fetched).await?)
+    }
+
+    /// Deletes documents of pages that the sitemaps do not list any more.
+    async fn prune(&self) -> Result<u64, SiteError> {
+        let site = self.start.origin().ascii_serialization();
+        let mut pruned = 0;
+        for document_id in db::jobs::unlisted(self.pool, self.job.id, self.job.page_id.as_deref(), &site).await? {
+            pruned += u64::from(self.knowledge.delete(document_id).await.map_err(IngestError::from)?);
+        }
+        Ok(pruned)
+    }
+}
+
+fn path_of(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
+/// By what the server says, else by the address.
+fn format_of(page: &Page) -> Option<Format> {
+    match page.content_type.as_str() {
+        "text/html" | "application/xhtml+xml" => Some(Format::Html),
+        "text/markdown" => Some(Format::Markdown),
+        "text/plain" => {
+            crate::knowledge::format_from_name(page.url.path()).filter(|f| f.is_text()).or(Some(Format::Text))
+        }
+        "application/pdf" => Some(Format::Pdf),
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document" => Some(Format::Docx),
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" => Some(Format::Xlsx),
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation" => Some(Format::Pptx),
+        "" | "application/octet-stream" | "binary/octet-stream" => crate::knowledge::format_from_name(page.url.path()),
+        _ => None,
+    }
+}
+
+/// Text as UTF-8, by the character set that the server or the page names; files as they are.
+fn decoded(page: &Page, format: Format) -> Vec<u8> {
+    if !format.is_text() {
+        return page.bytes.clone();
+    }
+    let named = page.charset.clone().or_else(|| charset_in(&page.bytes));
+    let encoding = named.and_then(|name| encoding_rs::Encoding::for_label(name.as_bytes()));
+    let encoding = encoding.unwrap_or(encoding_rs::UTF_8);
+    let (text, _, _) = encoding.decode(&page.bytes);
+    // What stands for unreadable bytes is kept; a NUL has no place in any page.
+    text.replace('\0', "").into_bytes()
+}
+
+fn head_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.get(..HEAD_BYTES).unwrap_or(bytes)).to_ascii_lowercase()
+}
+
+fn charset_in(bytes: &[u8]) -> Option<String> {
+    let head = head_of(bytes);
+    let at = head.find("charset=")? + "charset=".len();
+    let name = head.get(at..)?.trim_start_matches(['"', '\'']);
+    Some(name.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect())
+}
+
+/// `<meta name="robots" content="noindex">`, in any order and notation.
+fn wishes_no_index(page: &Page) -> bool {
+    let head = head_of(&page.bytes);
+    head.split("<meta").skip(1).any(|rest| {
+        let tag = rest.split('>').next().unwrap_or_default();
+        let names_us = tag.contains("robots") || tag.contains(AGENT);
+        names_us && tag.split(['"', '\'', ',', ' ', '=']).any(fetch::is_noindex)
+    })
+}
