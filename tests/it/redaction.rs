@@ -182,3 +182,20 @@ async fn what_a_crash_left_in_the_object_store_is_deleted() {
     assert_eq!(host.app.objects.sweep_once().await.unwrap(), 1);
     assert!(host.app.objects.get(&key).await.unwrap_err().to_string().contains("not in the object store"));
 }
+
+#[tokio::test]
+async fn a_customer_gets_no_placeholder() {
+    let host = Host::start().await;
+    let text = "# Storage room\n\nThe key to the storage room is with eva.huber@mail.example.\n";
+    upload(&host, "rooms.md", text).await;
+    upload(&host, "hours.md", "# Opening hours\n\nThe storage room opens at nine in the morning.\n").await;
+    host.ask("9101", "Who has the key to the storage room?").await;
+    host.drained().await;
+    assert!(host.got("9101").iter().all(|text| !text.contains("[e-mail")), "{:?}", host.got("9101"));
+    let decided = host.turns("9101").await;
+    assert_eq!(host.count("select count(*) from tickets").await, 1, "a person answers: {decided:?}");
+    // What stands beside it can be said.
+    host.ask("9102", "When does the storage room open?").await;
+    host.drained().await;
+    assert!(host.got("9102").iter().any(|text| text.contains("opens at nine")), "{:?}", host.got("9102"));
+}

@@ -27,12 +27,13 @@ use frontdesk_policy_engine::{CallContext, Fault, KnowledgeLookup, LookupFuture,
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::answer::{DraftOutcome, DraftRequest, PassageRef};
+use crate::answer::{Declined, DraftOutcome, DraftRequest, PassageRef};
 use crate::app::App;
 use crate::db::conversations::Conversation;
 use crate::db::messages::StoredMessage;
 use crate::db::pages::Page;
 use crate::fail_point::{self, Point};
+use crate::knowledge::redact::has_placeholder;
 use crate::knowledge::{Hit, Knowledge, KnowledgeError, SearchRequest};
 use crate::policies::Serving;
 use crate::policies::slots::Slot;
@@ -244,6 +245,19 @@ impl Judge<'_> {
             () = typing => return,
         };
         match outcome {
+            // A placeholder says nothing to a customer, and what it stands for is not for them: a person answers.
+            Ok(DraftOutcome::Drafted(drafted)) if has_placeholder(&drafted.text) => {
+                self.record.no_draft_reason = Some("declined".into());
+                self.record.evidence.best_score = self.record.passages.first().map_or(0.0, |p| p.score);
+                self.record.draft = Some(DraftOutcome::Declined(Declined {
+                    reason: "the answer holds personal data that was taken out of its document".to_owned(),
+                    model: drafted.model,
+                    prompt_tokens: drafted.prompt_tokens,
+                    completion_tokens: drafted.completion_tokens,
+                    prompt: drafted.prompt,
+                    cut: drafted.sentences,
+                }));
+            }
             Ok(DraftOutcome::Drafted(drafted)) => {
                 self.record.evidence = policy::Evidence {
                     sentences: drafted.evidence.sentences,
