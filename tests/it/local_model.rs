@@ -103,15 +103,7 @@ async fn answer(knowledge: &Knowledge, question: &str) -> Option<String> {
         now: Utc::now(),
     };
     let hits = knowledge.search(request).await.unwrap().hits;
-    let passages = hits.into_iter().map(|hit| PassageRef {
-        id: hit.passage_id.to_string(),
-        title: if hit.heading.is_empty() { hit.title } else { format!("{} > {}", hit.title, hit.heading) },
-        source: hit.source,
-        text: hit.text,
-        question: hit.question,
-        score: hit.score,
-        language: hit.language,
-    });
+    let passages = hits.into_iter().map(PassageRef::from);
     let request =
         DraftRequest { question: question.to_owned(), passages: passages.collect(), ..DraftRequest::default() };
     let answerer = drafter(&ModelSettings::default(), Some(Arc::clone(knowledge.embedder()))).unwrap();

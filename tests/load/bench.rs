@@ -12,7 +12,7 @@
 //!
 //!
 //! `frontdesk-bench load` ([`load`]) sends to a host that runs already, at a rate, and reports how long the acknowledgements took
-//! and what was lost.
+//! and what was lost. `frontdesk-bench eval` ([`eval`]) measures answers on data that others made.
 //!
 //! Around them: [`ground`] (database, hosts), [`generator`] (deliveries over HTTP), [`graph_stub`] (Meta's side),
 //! [`peer`] (the FastAPI service), [`machine`] and [`table`].
@@ -31,6 +31,7 @@ use tracing_subscriber::EnvFilter;
 
 mod ack;
 mod corpus;
+mod eval;
 mod generator;
 mod graph_stub;
 mod ground;
@@ -77,6 +78,8 @@ struct Options {
 enum Command {
     /// Send signed deliveries to a running host at a rate; fails when something that was acknowledged is not stored.
     Load(load::Options),
+    /// Measure retrieval, refusals and sorting on data that others made.
+    Eval(eval::Options),
 }
 
 impl Options {
@@ -147,6 +150,7 @@ async fn measure_until_stopped(options: &Options) -> Result<bool> {
 async fn run_command(options: &Options) -> Result<bool> {
     match &options.command {
         Some(Command::Load(options)) => load::run(options).await,
+        Some(Command::Eval(options)) => eval::run(options).await,
         None => measure_all(options).await,
     }
 }

@@ -65,7 +65,7 @@ fn blocking(options: &Options) -> Result<Findings> {
 }
 
 /// The default chain as the host reads it.
-fn read_bundle() -> Result<Bundle> {
+pub fn read_bundle() -> Result<Bundle> {
     let folder = ground::policies()?.join("default");
     let read =
         |path: &str| std::fs::read(folder.join(path)).with_context(|| format!("reading {path} of the default chain"));

@@ -34,14 +34,18 @@
 //! | `POST /admin/knowledge/jobs/file`, `POST /admin/knowledge/websites` | the same as a job: a file; a website by its sitemaps |
 //! | `GET /admin/knowledge/jobs`, `…/{id}`, `POST …/{id}/cancel` | how far jobs are, and what came of them; stop one |
 //! | `GET /admin/knowledge/{id}`, `POST …/reveal`, `POST …/raw` | a document's versions; what was taken out of its text, and its file, for those who may |
+//! | `GET /admin/learning`, `POST …/{id}/approve`, `…/reject`, `GET /admin/golden/suggestions` | entries of the FAQ that people's answers propose; golden questions out of thumbs |
+//! | `POST /admin/golden/runs`, `GET …`, `GET …/{id}?before=ID` | golden questions: ask them now; earlier runs; one, compared with another |
 
 mod access;
 mod conversations;
 mod erasures;
 mod error;
+mod golden;
 mod inbox;
 mod jobs;
 mod knowledge;
+mod learning;
 mod outbox;
 mod pages;
 mod policies;
@@ -109,6 +113,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/erasures", get(erasures::list))
         .route("/erasures/{code}", get(erasures::show))
         .route("/erasures/{code}/retry", post(erasures::retry))
+        .route("/golden/runs/{id}", get(golden::show))
+        .route("/golden/suggestions", get(learning::suggestions))
+        .route("/learning", get(learning::list))
+        .route("/learning/{id}/approve", post(learning::approve))
+        .route("/learning/{id}/reject", post(learning::reject))
         .route("/knowledge", get(knowledge::list))
         .route("/knowledge/search", get(knowledge::search))
         .route("/knowledge/jobs", get(jobs::list))
@@ -127,6 +136,7 @@ pub fn router(app: Arc<App>) -> Router {
             "/knowledge/file",
             post(knowledge::add_file).layer(DefaultBodyLimit::max(knowledge::FILE_BODY_BYTES_MAX)),
         )
+        .route("/golden/runs", get(golden::list).post(golden::run).layer(DefaultBodyLimit::max(golden::BODY_BYTES_MAX)))
         .route(
             "/knowledge/jobs/file",
             post(jobs::add_file).layer(DefaultBodyLimit::max(knowledge::FILE_BODY_BYTES_MAX)),

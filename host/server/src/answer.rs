@@ -12,6 +12,7 @@
 //!
 //! Nothing here reads the database or knows policies; prompts, answers and keys are never logged.
 
+mod alignment;
 mod anthropic;
 mod endpoint;
 pub mod evidence;
@@ -20,6 +21,7 @@ mod fallback;
 mod model;
 mod openai;
 mod prompt;
+mod reference;
 pub mod sentences;
 mod settings;
 
@@ -32,9 +34,10 @@ use serde::{Deserialize, Serialize};
 
 pub use evidence::{EvidenceSettings, gate};
 pub use extractive::Extractive;
+pub(crate) use reference::points_back;
 pub use settings::{EndpointSettings, ModelSettings};
 
-use crate::knowledge::{Embedder, SecretSourceError};
+use crate::knowledge::{Embedder, Hit, SecretSourceError};
 
 /// Most characters of customer text, history, instructions and passages that a prompt may hold together.
 pub const PROMPT_CHARACTERS_MAX: usize = 120_000;
@@ -47,6 +50,9 @@ pub struct DraftRequest {
     pub page_id: String,
     /// The customer's text of this turn, joined by newlines.
     pub question: String,
+    /// The customer's earlier question that this one follows up, when it cannot be understood alone.
+    #[serde(default)]
+    pub context: Option<String>,
     /// Earlier messages, oldest first: author (`customer`, `bot` or `agent`) and text.
     #[serde(default)]
     pub history: Vec<(String, String)>,
@@ -93,6 +99,20 @@ pub struct PassageRef {
     /// How well it fits, 0 to 1 (see `knowledge::Hit::score`).
     pub score: f32,
     pub language: Option<String>,
+}
+
+impl From<Hit> for PassageRef {
+    fn from(hit: Hit) -> Self {
+        Self {
+            id: hit.passage_id.to_string(),
+            title: hit.full_title(),
+            source: hit.source,
+            text: hit.text,
+            question: hit.question,
+            score: hit.score,
+            language: hit.language,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -260,7 +280,7 @@ pub fn drafters(
 pub fn drafter(settings: &ModelSettings, embedder: Option<Arc<dyn Embedder>>) -> Result<Arc<dyn Drafter>, DraftError> {
     settings.check()?;
     match settings {
-        ModelSettings::Extractive { score_min } => Ok(Arc::new(Extractive::new(*score_min))),
+        ModelSettings::Extractive { score_min } => Ok(Arc::new(Extractive::new(*score_min, embedder))),
         ModelSettings::Openai(endpoint) => {
             let wire = openai::OpenAi::new(endpoint)?;
             Ok(Arc::new(model::ModelDrafter::new(wire, endpoint, embedder)?))

@@ -15,6 +15,7 @@ use crate::answer::{self, Drafter, ModelSettings};
 use crate::clock::Clock;
 use crate::db;
 use crate::embedded::{Durability, Engines, EnginesConfig, Which};
+use crate::golden::Goldens;
 use crate::inbox::Inbox;
 use crate::keys::{self, Keys};
 use crate::knowledge::{self, Archive, Knowledge};
@@ -65,6 +66,8 @@ pub struct App {
     pub objects: Objects,
     /// Drafts answers.
     pub drafter: Arc<dyn Drafter>,
+    /// Asks golden questions before changes are made.
+    pub goldens: Goldens,
     /// Learns from turns that were committed.
     pub observer: Observer,
     /// How busy this process is.
@@ -165,6 +168,15 @@ impl Server {
         // Two hosts in one process are two replicas.
         let replica = format!("{}-{}-{:04x}", hostname(), std::process::id(), rand::random::<u16>());
         let policies = Policies::start(pool.clone(), records.clone(), &settings, &replica, &tasks, &stop).await?;
+        let goldens = Goldens::new(
+            pool.clone(),
+            Arc::clone(&knowledge),
+            Arc::clone(&drafter),
+            policies.clone(),
+            clock.clone(),
+            &settings,
+        );
+        policies.set_examiner(Arc::new(goldens.clone()));
         let tokens = PageTokens::new(pool.clone(), keys.clone(), &secrets.page_tokens);
         tokens.refresh().await?;
         say_pages_without_token(&settings, &tokens);
@@ -179,6 +191,7 @@ impl Server {
         })?;
         let app = Arc::new(App {
             drafter,
+            goldens,
             settings,
             secrets,
             clock,

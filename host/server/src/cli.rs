@@ -12,10 +12,12 @@
 
 mod check;
 mod client;
+mod golden;
 mod host;
 mod jobs;
 mod keys;
 mod knowledge;
+mod learn;
 mod multipart;
 mod page;
 mod person;
@@ -62,6 +64,12 @@ enum Command {
     /// What the Page knows: add, list, delete, search.
     #[command(subcommand)]
     Knowledge(knowledge::KnowledgeCommand),
+    /// Golden questions: what the Page should answer, asked of a running host.
+    #[command(subcommand)]
+    Golden(golden::GoldenCommand),
+    /// What people's answers propose for the knowledge: list, approve, reject.
+    #[command(subcommand)]
+    Learn(learn::LearnCommand),
     /// The Pages of a running host: list them, let one send again.
     #[command(subcommand)]
     Page(page::PageCommand),
@@ -178,6 +186,8 @@ async fn run_async(command: Command) -> Outcome {
         Command::Work { config } => host::run(&config, false, true).await,
         Command::Engines(options) => run_engines_command(options).await.map_err(Failure::failed),
         Command::Knowledge(command) => knowledge::run(command).await,
+        Command::Golden(command) => golden::run(command).await,
+        Command::Learn(command) => learn::run(command).await,
         Command::Page(command) => page::run(command).await,
         Command::Person(command) => person::run(command).await,
         Command::Keys(command) => keys::run(command).await,
@@ -238,6 +248,11 @@ mod tests {
             "frontdesk knowledge cancel 00000000-0000-0000-0000-000000000001",
             "frontdesk knowledge delete 00000000-0000-0000-0000-000000000001",
             "frontdesk knowledge search where is it --page 42 --limit 3",
+            "frontdesk golden run g.toml --page 42 --json a.json --html a.html --all",
+            "frontdesk golden list --page 42",
+            "frontdesk learn list",
+            "frontdesk learn approve 00000000-0000-0000-0000-000000000001 --answer No.",
+            "frontdesk learn goldens --page 42",
             "frontdesk page list",
             "frontdesk page resume 42",
             "frontdesk page connect --page 42 --chain default --url http://h:1",

@@ -176,14 +176,17 @@ impl Intake<'_> {
                 "request noted"
             }
             EventKind::Referral(_) | EventKind::Optin(_) | EventKind::Reaction(_) => "window noted",
-            EventKind::ResponseFeedback { verdict, .. } => {
+            EventKind::ResponseFeedback { verdict, mid } => {
                 let verdict = match verdict {
                     event::Feedback::Good => "good",
                     event::Feedback::Bad => "bad",
                     event::Feedback::Other(_) => "other",
                 };
                 metrics::counter!("frontdesk_feedback_total", "verdict" => verdict).increment(1);
-                "feedback counted"
+                if let Some(mid) = mid {
+                    db::learning::note_feedback(&mut *tx, self.conversation.id, mid.as_str(), verdict, at).await?;
+                }
+                "feedback noted"
             }
             EventKind::Delivery { .. } | EventKind::Read { .. } => "receipt",
             EventKind::Malformed { .. } => "malformed",

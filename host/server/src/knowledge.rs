@@ -38,6 +38,7 @@ mod remote_embedder;
 mod search;
 mod secret;
 mod settings;
+mod staged;
 pub mod terms;
 mod upkeep;
 
@@ -59,9 +60,10 @@ pub use language::{detect as detect_language, known_languages};
 pub use models::Slot;
 pub use redact::RedactionSettings;
 pub(crate) use search::focus;
-pub use search::{Hit, QUERY_CHARACTERS_MAX, SearchOutcome, SearchRequest, Strategy};
+pub use search::{Hit, QUERY_CHARACTERS_MAX, SearchOutcome, SearchRequest, Strategy, Why};
 pub(crate) use secret::{SecretSource, SecretSourceError};
 pub use settings::{EmbeddingSettings, ExtractionSettings, RetrievalSettings};
+pub use staged::Staged;
 pub use upkeep::start_reembedding;
 
 use crate::db::knowledge as db;

@@ -7,9 +7,10 @@
 //! 5. [`pipeline`] makes the turn's judgements: [`policies`] (WASM), [`knowledge`] (retrieval), [`answer`] (drafting),
 //!    [`spending`] (what models may cost).
 //!    What led to the judgement goes to [`records`], sealed, after the commit.
+//!    [`golden`] asks the same pipeline questions whose answers are known, before a change is made.
 //! 6. [`observe`] learns from committed turns: what a shadow would have said, and whether a revision does harm.
 //! 7. [`outbox`] delivers what was committed, exactly as far as Meta lets us know.
-//! 8. [`handover`] gives conversations to people and back; [`tickets`] tells a CRM.
+//! 8. [`handover`] gives conversations to people and back; [`learning`] proposes their answers for the knowledge; [`tickets`] tells a CRM.
 //!
 //! Around them: [`settings`] and [`secrets`], [`clock`], [`keys`] (what is sealed, and under what), [`words`] (people's
 //! words at rest), [`pages`] (tokens, connecting,
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod db;
 pub mod embedded;
 pub mod fail_point;
+pub mod golden;
 pub mod handover;
 pub mod health;
 pub mod inbox;
@@ -32,6 +34,7 @@ pub mod ingestion;
 pub mod intake;
 pub mod keys;
 pub mod knowledge;
+pub mod learning;
 pub mod objects;
 pub mod observe;
 pub mod outbox;

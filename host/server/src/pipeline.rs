@@ -14,7 +14,9 @@
 //! - The typing indicator is shown only when drafting takes noticeable time.
 
 mod context;
+mod follow_up;
 mod record;
+mod rehearsal;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ use frontdesk_policy_engine::{CallContext, Fault, KnowledgeLookup, LookupFuture,
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::answer::{Declined, DraftOutcome, DraftRequest, PassageRef};
+use crate::answer::{Declined, DraftOutcome, DraftRequest, Drafter, PassageRef};
 use crate::app::App;
 use crate::db::conversations::Conversation;
 use crate::db::messages::StoredMessage;
@@ -39,6 +41,7 @@ use crate::policies::Serving;
 use crate::policies::slots::Slot;
 
 pub use record::{Citation, DecisionRecord, RECORD_VERSION};
+pub use rehearsal::{Rehearsed, Stage, rehearse};
 
 /// Drafting that takes longer than this shows "is typing".
 const TYPING_AFTER: Duration = Duration::from_millis(300);
@@ -120,24 +123,46 @@ pub async fn run(app: &App, input: &TurnInput) -> Result<TurnResult, PipelineErr
     let slot = serving.as_ref().and_then(|serving| slots.slot_of(serving.id())).unwrap_or(Slot::Active);
     let turn = context::turn(input, app.settings.turn.disclosure_gap_hours);
     let record = DecisionRecord::new(turn, chain, serving.as_deref());
-    let lookup = PageLookup { knowledge: Arc::clone(&app.knowledge), page_id: input.page.page_id.clone() };
-    let lookup = CallContext::with_lookup(Arc::new(lookup));
-    let mut judge = Judge { app, input, lookup, record };
+    let means = Means {
+        knowledge: &app.knowledge,
+        drafter: app.drafter.as_ref(),
+        passages_max: app.settings.knowledge.passages_max,
+        typing: app.settings.turn.typing_indicator.then_some(app),
+    };
+    let mut judge = Judge::new(means, input, record);
     if let Some(serving) = &serving {
         judge.judge(serving).await?;
     }
     judge.finish(serving.map(|serving| serving.id().to_owned()).unwrap_or_default(), slot)
 }
 
+/// What a turn is judged with, beside the policies.
+struct Means<'a> {
+    knowledge: &'a Arc<Knowledge>,
+    drafter: &'a dyn Drafter,
+    passages_max: usize,
+    /// Who shows "is typing"; `None`: nobody.
+    typing: Option<&'a App>,
+}
+
 /// One turn on its way, with its record.
 struct Judge<'a> {
-    app: &'a App,
+    means: Means<'a>,
     input: &'a TurnInput,
     lookup: CallContext,
     record: DecisionRecord,
+    /// The question that this one follows up, when it cannot be understood alone.
+    context: Option<String>,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    fn new(means: Means<'a>, input: &'a TurnInput, record: DecisionRecord) -> Self {
+        let lookup = PageLookup { knowledge: Arc::clone(means.knowledge), page_id: input.page.page_id.clone() };
+        let lookup = CallContext::with_lookup(Arc::new(lookup));
+        let context = follow_up::context(&record.turn);
+        Self { means, input, lookup, record, context }
+    }
+
     /// Calls the hooks in order, as far as the verdicts lead.
     async fn judge(&mut self, serving: &Serving) -> Result<(), PipelineError> {
         let started = Instant::now();
@@ -207,16 +232,20 @@ impl Judge<'_> {
         if question.trim().is_empty() {
             return Ok(());
         }
+        let query = match &self.context {
+            Some(context) => format!("{context}\n{question}"),
+            None => question,
+        };
         let request = SearchRequest {
             page_id: Some(self.input.page.page_id.clone()),
-            query: question,
+            query,
             language: self.record.turn.detected_language.as_ref().map(|(tag, _)| tag.clone()),
             labels: Vec::new(),
             passage_languages: Vec::new(),
-            limit: self.app.settings.knowledge.passages_max,
+            limit: self.means.passages_max,
             now: self.input.now,
         };
-        let found = self.app.knowledge.search(request).await?;
+        let found = self.means.knowledge.search(request).await?;
         self.record.passages = found.hits.iter().map(passage).collect();
         self.record.questions = found.hits.into_iter().map(|hit| hit.question).collect();
         Ok(())
@@ -234,14 +263,14 @@ impl Judge<'_> {
             let page = &self.input.page;
             // Calling Graph while it limits the Page prolongs the limit.
             let may_call = page.state == "active" && page.paused_until.is_none_or(|until| until <= self.input.now);
-            if self.app.settings.turn.typing_indicator && may_call {
-                self.app.outbox.show_typing(&self.input.page.page_id, &self.input.conversation.psid).await;
+            if let Some(app) = self.means.typing.filter(|_| may_call) {
+                app.outbox.show_typing(&self.input.page.page_id, &self.input.conversation.psid).await;
             }
             // Only the draft ends the race below.
             std::future::pending::<()>().await;
         };
         let outcome = tokio::select! {
-            outcome = self.app.drafter.draft(&request) => outcome,
+            outcome = self.means.drafter.draft(&request) => outcome,
             () = typing => return,
         };
         match outcome {
@@ -293,6 +322,7 @@ impl Judge<'_> {
         DraftRequest {
             page_id: self.input.page.page_id.clone(),
             question: assembly::question(turn),
+            context: self.context.clone(),
             history: turn.history.iter().map(|m| (author(m.author).to_owned(), m.text.clone())).collect(),
             instructions: plan.instructions.iter().map(|i| (i.title.clone(), i.text.clone())).collect(),
             examples: plan.examples.iter().map(|e| (e.customer.clone(), e.reply.clone())).collect(),
@@ -417,14 +447,9 @@ impl KnowledgeLookup for PageLookup {
 }
 
 fn passage(hit: &Hit) -> policy::Passage {
-    let title = if hit.heading.is_empty() || hit.heading == hit.title {
-        hit.title.clone()
-    } else {
-        format!("{}: {}", hit.title, hit.heading)
-    };
     policy::Passage {
         id: hit.passage_id.to_string(),
-        title,
+        title: hit.full_title(),
         source: hit.source.clone(),
         text: hit.text.clone(),
         language: hit.language.clone(),

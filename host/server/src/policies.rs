@@ -37,7 +37,7 @@ mod trip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -54,6 +54,7 @@ use crate::settings::{Settings, is_plain_name, ms};
 use slots::Slots;
 
 pub use error::PolicyError;
+pub use gate::{Examination, Examiner};
 pub use moves::{By, Moved, Placement};
 use provenance::Provenance;
 pub use provenance::ProvenanceError;
@@ -137,6 +138,8 @@ struct Inner {
     chains: Mutex<BTreeMap<String, Chain>>,
     /// Whoever follows or changes a chain's row goes through here, one at a time.
     turnstiles: BTreeMap<String, tokio::sync::Mutex<()>>,
+    /// Asks golden questions of candidates; set once the rest of the host is there.
+    examiner: OnceLock<Arc<dyn Examiner>>,
     /// The folders are to be read.
     wake: Notify,
     /// The rows are to be followed.
@@ -195,6 +198,11 @@ impl Policies {
         Ok(policies)
     }
 
+    /// Lets golden questions be asked of every candidate from now on. What the start finds in its folders is judged before.
+    pub fn set_examiner(&self, examiner: Arc<dyn Examiner>) {
+        let _ = self.inner.examiner.set(examiner);
+    }
+
     /// Says of what serves at the start that it does so for want of a usable folder.
     fn mark_last_good(&self, chain: &str) {
         let chains = self.lock();
@@ -236,6 +244,7 @@ impl Policies {
                 names: names.into_iter().collect(),
                 slots: ArcSwap::default(),
                 chains: Mutex::default(),
+                examiner: OnceLock::new(),
                 wake: Notify::new(),
                 changed: Notify::new(),
             }),

@@ -14,9 +14,10 @@
 //! An operator erases by Page and PSID: `frontdesk person erase`.
 //!
 //! # What an erasure does
-//! [`erasure`] deletes in one transaction per person; see there. It is queued first, so it survives restarts.
+//! [`words`] takes personal data out of texts that are kept beyond their conversation. [`erasure`] deletes in one transaction per person; see there. It is queued first, so it survives restarts.
 
 pub mod erasure;
+pub mod words;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use figment::providers::{Env, Format, Toml};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::ModelSettings;
+use crate::golden::Strictness;
 use crate::ingestion::website::WebsiteSettings;
 use crate::knowledge::{EmbeddingSettings, ExtractionSettings, RedactionSettings, RetrievalSettings};
 use crate::objects::ObjectSettings;
@@ -41,6 +42,7 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub tickets: TicketSettings,
     pub knowledge: KnowledgeSettings,
+    pub golden: GoldenSettings,
     #[serde(default)]
     pub embeddings: EmbeddingSettings,
     #[serde(default)]
@@ -217,6 +219,16 @@ pub struct KnowledgeSettings {
     pub jobs_at_once: u16,
 }
 
+/// Golden questions as a gate.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenSettings {
+    pub file: PathBuf,
+    pub on_knowledge: Strictness,
+    pub on_policy: Strictness,
+    pub run_ms_max: u64,
+}
+
 /// One Facebook Page that this host answers for.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -291,7 +303,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), SettingsError> {
         let signed = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 43] = [
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>); 44] = [
             ("server.webhook_body_bytes_max", self.server.webhook_body_bytes_max as u64, 65_536..=64 << 20),
             ("server.ack_timeout_ms", self.server.ack_timeout_ms, 100..=4_900),
             ("inbox.pending_max", self.inbox.pending_max as u64, 1..=1_000_000),
@@ -327,6 +339,7 @@ impl Settings {
             ("records.keep_days", u64::from(self.records.keep_days), 1..=3_650),
             ("records.pending_max", self.records.pending_max as u64, 1..=65_536),
             ("records.bytes_max", self.records.bytes_max as u64, 65_536..=64 << 20),
+            ("golden.run_ms_max", self.golden.run_ms_max, 1_000..=3_600_000),
             ("knowledge.passages_max", self.knowledge.passages_max as u64, 1..=20),
             ("knowledge.jobs_at_once", u64::from(self.knowledge.jobs_at_once), 1..=16),
             ("website.pages_max", u64::from(self.website.pages_max), 1..=50_000),

@@ -4,6 +4,7 @@
 //! | column | sealed as |
 //! |--------|-----------|
 //! | `messages.text`, `messages.payload`, `outbox.text`, `tickets.summary`, `tickets.matters[].summary` | text: U+0001, then base64 |
+//! | `faq_proposals.question`, `faq_proposals.answer` (see [`crate::learning`]) | the same |
 //! | `inbox.sealed` | bytes: whose key it is (16), then the sealed value |
 //!
 //! A text that does not begin with U+0001 was written by a version before this module and is read as it stands; [`start_upkeep`]

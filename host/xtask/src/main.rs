@@ -9,6 +9,7 @@
 //! | `simulate` | hours of seeded traffic and trouble in seconds |
 //! | `load` | signed deliveries at a rate to what `up` runs: how long the acknowledgements take, and what is lost |
 //! | `bench` | the benchmark, on engines of its own |
+//! | `eval` | retrieval, refusals and sorting on data that others made, beside BM25 and plain vector search |
 //! | `fetch` | Postgres with pgvector, Valkey, and the tests' OCI registry, into the cache; with `--model` an embedding model |
 //! | `components` | the first-party policies, compiled to WASM components |
 //!
@@ -78,6 +79,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure retrieval, refusals and sorting on data that others made: `cargo xtask eval --data PATH`.
+    Eval {
+        /// Passed to `frontdesk-bench eval`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Put Postgres with pgvector, and Valkey, into the cache, and an OCI registry for the tests; prints the engines'
     /// folder.
     Fetch {
@@ -120,6 +127,7 @@ fn run(task: Task) -> Result<()> {
         Task::Simulate(options) => trial::simulate(&workspace, &progress, &options),
         Task::Load(options) => load::run(&workspace, &progress, &options),
         Task::Bench { arguments } => bench::run(&workspace, &progress, &arguments),
+        Task::Eval { arguments } => bench::eval(&workspace, &progress, &arguments),
         Task::Fetch { model: Some(name) } => {
             let alone = format!("cargo xtask fetch --model {name}");
             let folder = progress.step("fetch the model", &alone, || model::fetch(&name))?;

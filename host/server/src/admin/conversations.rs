@@ -105,6 +105,15 @@ pub async fn reply(
         }
     };
     let replied = handover::reply(&app, id, &agent, &body.text, key).await?;
+    if !replied.repeated {
+        let app = Arc::clone(&app);
+        // The reply is on its way whatever becomes of this.
+        tokio::spawn(async move {
+            if let Err(error) = crate::learning::propose(&app, id, &agent, &body.text).await {
+                tracing::warn!(%error, conversation = %id, "nothing could be learned from a reply");
+            }
+        });
+    }
     let status = if replied.repeated { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(replied)))
 }

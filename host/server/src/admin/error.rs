@@ -9,9 +9,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::access::AGENT_BYTES_MAX;
+use crate::golden::GoldenError;
 use crate::handover::HandoverError;
 use crate::ingestion::JobError;
 use crate::knowledge::{ArchiveError, IngestError, KnowledgeError};
+use crate::learning::LearningError;
 use crate::pages::connect::ConnectError;
 use crate::policies::PolicyError;
 use crate::privacy::erasure::ErasureError;
@@ -64,6 +66,12 @@ pub enum AdminError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Erasure(#[from] ErasureError),
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
+    #[error(transparent)]
+    Learning(#[from] LearningError),
+    #[error("golden questions went better before, so nothing was changed: {}", .problems.join("; "))]
+    Regressed { problems: Vec<String> },
     #[error("the database did not do it")]
     Database {
         #[from]
@@ -110,6 +118,29 @@ impl AdminError {
                 HandoverError::NeverWrote => (StatusCode::CONFLICT, "window_closed"),
                 HandoverError::Graph { .. } => (StatusCode::BAD_GATEWAY, "graph"),
                 HandoverError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
+            },
+            Self::Learning(error) => match error {
+                LearningError::NoProposal { .. } => (StatusCode::NOT_FOUND, "not_found"),
+                LearningError::Decided { .. } => (StatusCode::CONFLICT, "state"),
+                LearningError::Text { .. } => (StatusCode::BAD_REQUEST, "text"),
+                LearningError::Regressed { .. } => (StatusCode::CONFLICT, "golden"),
+                LearningError::Ingest(error) if error.is_callers_fault() => (StatusCode::BAD_REQUEST, "document"),
+                LearningError::Ingest(_) | LearningError::Knowledge(_) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "knowledge")
+                }
+                LearningError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
+            },
+            Self::Regressed { .. } => (StatusCode::CONFLICT, "golden"),
+            Self::Golden(error) => match error {
+                GoldenError::File(_) | GoldenError::NoPage { .. } => (StatusCode::BAD_REQUEST, "golden"),
+                GoldenError::NoRun { .. } => (StatusCode::NOT_FOUND, "not_found"),
+                GoldenError::NoPages | GoldenError::NoRevision { .. } | GoldenError::TooSlow { .. } => {
+                    (StatusCode::CONFLICT, "golden")
+                }
+                GoldenError::Pipeline { .. } | GoldenError::Unreadable { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "golden")
+                }
+                GoldenError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
             },
             Self::Erasure(_) => (StatusCode::SERVICE_UNAVAILABLE, "erasure"),
             Self::Connect(error) => match error {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use super::error::AdminError;
 use super::request::{self, Body, Id, Params};
 use crate::app::App;
 use crate::db;
+use crate::golden::KnowledgeChange;
 use crate::knowledge::{
     Added, DOCUMENT_BYTES_MAX, FILE_BYTES_MAX, Format, NewDocument, Outcome, QUERY_CHARACTERS_MAX, SearchRequest,
     Upload, format_from_name,
@@ -163,7 +165,17 @@ pub(super) async fn checked_page(app: &App, page_id: Option<&str>) -> Result<(),
 async fn add(app: &App, actor: &str, document: NewDocument) -> Result<(StatusCode, Json<Value>), AdminError> {
     checked_page(app, document.page_id.as_deref()).await?;
     let (source, page_id) = (document.source.clone(), document.page_id.clone());
-    let added = app.knowledge.ingest(document, Upload { by: actor.to_owned(), ..Upload::default() }).await?;
+    let upload = Upload { by: actor.to_owned(), ..Upload::default() };
+    let change = app
+        .goldens
+        .admit(page_id.as_deref(), &source, actor, |knowledge| {
+            async move { knowledge.ingest(document, upload).await }.boxed()
+        })
+        .await?;
+    let (added, warnings) = match change {
+        KnowledgeChange::Made { value, warnings } => (value, warnings),
+        KnowledgeChange::Refused { problems } => return Err(AdminError::Regressed { problems }),
+    };
     if added.outcome != Outcome::Unchanged {
         let detail = json!({
             "source": source, "page_id": page_id, "outcome": added.outcome, "passages": added.passages,
@@ -172,7 +184,10 @@ async fn add(app: &App, actor: &str, document: NewDocument) -> Result<(StatusCod
     }
     let status = if added.outcome == Outcome::Created { StatusCode::CREATED } else { StatusCode::OK };
     let Added { document_id, passages, outcome } = added;
-    let body = json!({ "document_id": document_id, "source": source, "outcome": outcome, "passages": passages });
+    let mut body = json!({ "document_id": document_id, "source": source, "outcome": outcome, "passages": passages });
+    if !warnings.is_empty() {
+        body["warnings"] = json!(warnings);
+    }
     Ok((status, Json(body)))
 }
 
@@ -187,8 +202,14 @@ pub async fn list(State(app): State<Arc<App>>, Params(params): Params<ListParams
 }
 
 pub async fn delete(State(app): State<Arc<App>>, Actor(actor): Actor, Id(id): Id) -> Result<Json<Value>, AdminError> {
-    if !app.knowledge.delete(id).await? {
-        return Err(AdminError::not_found("document", id));
+    let change = app
+        .goldens
+        .admit(None, &id.to_string(), &actor, |knowledge| async move { knowledge.delete(id).await }.boxed())
+        .await?;
+    match change {
+        KnowledgeChange::Made { value: true, .. } => {}
+        KnowledgeChange::Made { value: false, .. } => return Err(AdminError::not_found("document", id)),
+        KnowledgeChange::Refused { problems } => return Err(AdminError::Regressed { problems }),
     }
     db::audit::write(&app.pool, &actor, "knowledge.delete", &id.to_string(), json!({})).await?;
     Ok(Json(json!({ "deleted": id })))

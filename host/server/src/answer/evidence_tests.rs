@@ -40,6 +40,7 @@ async fn supported_sentences_pass() {
         ("You can return unopened tea within 30 days.", "return"),
         ("Please write to help@tea.example.", "return"),
         ("See tea.example/returns for returns.", "return"),
+        ("Delivery to Austria takes three working days.", "ship"),
     ] {
         let gated = gated(&[(text, &[id])]).await;
         assert_eq!(gated.cut, [], "{text}");
@@ -61,6 +62,11 @@ async fn invented_facts_are_cut() {
         ("You can return unopened tea within 30 days.", &["ship"]),
         ("Our manager Bob owns three elephants.", &[]),
         ("The warranty lasts 30 years.", &["return"]),
+        // One invented thing among what is true.
+        ("We ship to Austria, Germany and France within 3 working days.", &["ship"]),
+        ("We ship to Austria and Germany by drone.", &["ship"]),
+        ("We ship to Austria within two working days.", &["ship"]),
+        ("Unopened tea can be returned to Harrods within 30 days.", &["return"]),
     ] {
         let gated = gated(&[(text, ids)]).await;
         assert_eq!(gated.kept, [], "{text}");

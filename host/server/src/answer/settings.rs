@@ -79,7 +79,7 @@ fn default_temperature() -> f32 {
 }
 
 fn default_support_min() -> f32 {
-    0.6
+    0.9
 }
 
 impl Default for ModelSettings {

@@ -336,9 +336,30 @@ fn show_hits(answer: &Value) -> Outcome {
             field("source", 80),
             field("heading", 80),
         ))?;
+        say(&format!("    {}", why(&hit["why"])))?;
         say(&format!("    {}", field("text", 200)))?;
     }
     Ok(())
+}
+
+/// Why a hit stands where it stands: what is added up, in deviations from the mean of all candidates.
+fn why(why: &Value) -> String {
+    let number = |key: &str| why[key].as_f64().unwrap_or_default();
+    let mut text = format!(
+        "rank {:+.2} = {:.2} x nearness {:+.2} + {:.2} x words {:+.2}",
+        number("fused"),
+        1.0 - number("weight"),
+        number("vector"),
+        number("weight"),
+        number("words")
+    );
+    if number("near_duplicate") > 0.005 {
+        text.push_str(&format!(" - like a better hit {:.2}", number("near_duplicate")));
+    }
+    if why["foreign"].as_bool().unwrap_or_default() {
+        text.push_str(" (another language: words do not count)");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -396,9 +396,17 @@ fn majority<'a>(languages: &[Option<&'a str>], units: &[Unit]) -> Option<&'a str
 fn embedding_input(title: &str, heading: &str, text: &str, question: Option<&str>) -> String {
     match question {
         Some(question) => format!("{question}\n{text}"),
-        None if heading.is_empty() => format!("{title}\n{text}"),
-        None => format!("{heading}\n{text}"),
+        None if !heading.is_empty() => format!("{heading}\n{text}"),
+        None if says_something(title) => format!("{title}\n{text}"),
+        None => text.to_owned(),
     }
+}
+
+/// Whether a title is words, and not the name of a file such as `p17` or `faq_2`, which makes every passage a little more like
+/// every other.
+fn says_something(title: &str) -> bool {
+    let is_plain = |c: char| c.is_alphabetic() || c == '-';
+    title.split_whitespace().nth(1).is_some() || (title.chars().count() > 2 && title.chars().all(is_plain))
 }
 
 /// Hash of everything that would be stored.

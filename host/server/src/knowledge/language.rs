@@ -74,6 +74,11 @@ pub(super) fn ts_config(code: Option<&str>) -> &'static str {
     code.and_then(by_code).map_or("simple", |language| language.ts_config)
 }
 
+/// Whether words stand apart in a language's writing. Where they do not, full text compares whole phrases, which tells nothing.
+pub(super) fn separates_words(code: Option<&str>) -> bool {
+    !matches!(code, Some("ja" | "th" | "zh"))
+}
+
 /// Snowball algorithm of a language.
 pub(crate) fn stemmer(code: Option<&str>) -> Option<Algorithm> {
     code.and_then(by_code).and_then(|language| language.stemmer)

@@ -24,6 +24,25 @@ static FILLERS: LazyLock<HashMap<&'static str, HashSet<&'static str>>> = LazyLoc
         .collect()
 });
 
+static CONCEPT_LINES: &str = include_str!("words/concepts.txt");
+
+/// Number of the concept that a stem stands for, by language.
+static CONCEPTS: LazyLock<HashMap<&'static str, HashMap<String, u16>>> = LazyLock::new(|| {
+    let mut concepts: HashMap<&'static str, HashMap<String, u16>> = HashMap::new();
+    let mut number = 0;
+    for line in CONCEPT_LINES.lines().filter(|line| !line.starts_with('#')) {
+        match line.split_once(':') {
+            None => number += 1,
+            Some((code, words)) => {
+                let stems = Stems::new(Some(code));
+                let known = concepts.entry(code).or_default();
+                known.extend(words.split_whitespace().map(|word| (stems.stem(word), number)));
+            }
+        }
+    }
+    concepts
+});
+
 /// Lower case, without accents, with ligatures and compatibility forms taken apart: `Größe` becomes `grosse`.
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
@@ -99,6 +118,11 @@ impl Stems {
         }
     }
 
+    /// The concept that a stem stands for, if it is one that customers and shops call by several names.
+    pub fn concept(&self, stem: &str) -> Option<u16> {
+        CONCEPTS.get(self.language.as_deref()?)?.get(stem).copied()
+    }
+
     /// Stems of all words of a text, fillers included.
     pub fn all(&self, text: &str) -> Vec<String> {
         words(text).iter().map(|word| self.stem(word)).collect()
@@ -152,6 +176,23 @@ mod tests {
         assert_eq!(key, question_key("cuanto CUESTA el envio"));
         assert_ne!(key, question_key("cuanto cuesta el paquete"));
         assert_eq!(question_key("?!"), "");
+    }
+
+    #[test]
+    fn words_of_one_concept_are_one_in_every_language() {
+        let concept = |code: &str, word: &str| {
+            let stems = Stems::new(Some(code));
+            stems.concept(&stems.stem(&fold(word)))
+        };
+        let shipping = concept("en", "ships");
+        assert!(shipping.is_some());
+        for (code, word) in [("en", "delivery"), ("de", "Lieferung"), ("es", "envíos"), ("fr", "livraison")] {
+            assert_eq!(concept(code, word), shipping, "{word}");
+        }
+        assert_ne!(concept("en", "price"), shipping);
+        assert_eq!(concept("en", "bicycle"), None);
+        // The same letters mean something else in another language.
+        assert_ne!(concept("fr", "location"), concept("en", "location"));
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! bounded in number and time; the golden cases, which the author can count, in time alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use frontdesk_policy_engine::cases::{self, Subject};
 use frontdesk_policy_engine::gate::{Golden, Judged, Replays, SHOWN_MAX, Verdict};
 use frontdesk_policy_engine::{RecordedTurn, Revision, replay};
+use futures::future::BoxFuture;
 
 use crate::records::{Decision, Records};
 
@@ -21,25 +23,59 @@ const FETCH_MAX: Duration = Duration::from_secs(10);
 /// The least number of decisions may take so many times as long as all of them may.
 const SLOW_FACTOR: u32 = 10;
 
+/// Asks questions of a candidate on the real knowledge; see `crate::golden`.
+pub trait Examiner: Send + Sync {
+    fn examine<'a>(
+        &'a self,
+        chain: &'a str,
+        candidate: Arc<Revision>,
+        active: Option<Arc<Revision>>,
+    ) -> BoxFuture<'a, Examination>;
+}
+
+/// What an examination found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// What is worse than before.
+    pub problems: Vec<String>,
+    /// Whether they count as failures of the candidate, or as warnings.
+    pub refused: bool,
+}
+
 /// Judges a candidate against what serves now.
 pub async fn judge(
     records: &Records,
     chain: &str,
-    candidate: &Revision,
+    candidate: &Arc<Revision>,
     cases: &BTreeMap<String, String>,
-    active: Option<&Revision>,
+    active: Option<&Arc<Revision>>,
+    examiner: Option<&Arc<dyn Examiner>>,
 ) -> sqlx::Result<Verdict> {
     let started = Instant::now();
     let spec = &candidate.spec().gate;
-    let golden = golden(candidate, cases).await;
+    let mut golden = golden(candidate, cases).await;
+    let mut warnings = Vec::new();
+    if let Some(examiner) = examiner {
+        let examined = examiner.examine(chain, Arc::clone(candidate), active.cloned()).await;
+        if examined.refused {
+            let count = u32::try_from(examined.problems.len()).unwrap_or(u32::MAX);
+            golden.cases += count;
+            golden.failed += count;
+            let room = SHOWN_MAX.saturating_sub(golden.failures.len());
+            golden.failures.extend(examined.problems.into_iter().take(room));
+        } else {
+            warnings = examined.problems;
+        }
+    }
     // A candidate that fails its own cases is refused whatever the recorded decisions say.
     let replays = if golden.failed > spec.golden_failures_max || golden.unreadable.is_some() {
         Replays::default()
     } else {
-        replays(records, chain, candidate, active).await?
+        replays(records, chain, candidate, active.map(Arc::as_ref)).await?
     };
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let verdict = Verdict::of(spec, golden, replays, elapsed_ms);
+    let mut verdict = Verdict::of(spec, golden, replays, elapsed_ms);
+    verdict.warnings.extend(warnings.into_iter().map(|problem| format!("a golden question: {problem}")));
     let passed = if verdict.passed { "true" } else { "false" };
     metrics::counter!("frontdesk_policy_gate_total", "chain" => chain.to_owned(), "passed" => passed).increment(1);
     for warning in &verdict.warnings {
