@@ -1,13 +1,15 @@
 //! A chain's folder.
 //!
 //! `chain.toml` names its files relative to the folder; they may lie beside it (`../components`), but not outside of the
-//! folder that holds the chains. Beside a component its signatures may lie (`x.wasm.sig`). Golden cases are the `.toml` and `.json` files in the folder `cases`.
+//! folder that holds the chains. Beside a component its signatures may lie (`x.wasm.sig`). Golden cases are the TOML, JSON
+//! and YAML files in the folder `cases`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Component, Path};
 
+use frontdesk_policy_engine::cases::is_case_file;
 use frontdesk_policy_engine::chain::{CHAIN_BYTES_MAX, SIGNATURE_BYTES_MAX, SIGNATURE_SUFFIX};
 use frontdesk_policy_engine::{Bundle, ChainSpec, FileKind, WantedFile};
 
@@ -61,8 +63,7 @@ fn read_cases(folder: &Path) -> Result<BTreeMap<String, String>, BundleError> {
         let path = entry.map_err(problem)?.path();
         // Editors leave hidden and temporary files beside the real ones.
         let name = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with(['.', '#']));
-        let is_cases = path.extension().is_some_and(|extension| extension == "toml" || extension == "json");
-        let Some(name) = name.filter(|_| is_cases && path.is_file()) else { continue };
+        let Some(name) = name.filter(|_| is_case_file(&path) && path.is_file()) else { continue };
         let text = read_text(&path, CASE_BYTES_MAX)?;
         bytes += text.len();
         if cases.len() == CASE_FILES_MAX {
@@ -216,6 +217,10 @@ mod tests {
         let with = read(&chain).unwrap().bundle;
         assert_eq!(with.cases.keys().collect::<Vec<_>>(), ["cases/classify.toml"]);
         assert_ne!(content_sha256(&with), without);
+        for name in ["chain.yml", "filter.json", "tone.yaml"] {
+            std::fs::write(chain.join("cases").join(name), "x").unwrap();
+        }
+        assert_eq!(read(&chain).unwrap().bundle.cases.len(), 4);
         for n in 0..CASE_FILES_MAX {
             std::fs::write(chain.join(format!("cases/filter-{n}.toml")), "x").unwrap();
         }

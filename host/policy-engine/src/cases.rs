@@ -1,6 +1,6 @@
 //! Tables of cases: what a policy or a chain is told, and what it must say.
 //!
-//! A file is TOML (`[[case]]`) or JSON (`{"case": […]}`). A case is one flat table: what is not given has the value of a
+//! A file is TOML (`[[case]]`), JSON (`{"case": […]}`) or YAML (`case:`), all of one shape ([`format`]). A case is one flat table: what is not given has the value of a
 //! sample turn, so that a case says only what matters to it.
 //!
 //! ```toml
@@ -25,6 +25,7 @@
 //! Reading files is the caller's.
 
 pub mod expect;
+pub mod format;
 pub mod input;
 pub mod judge;
 
@@ -36,6 +37,8 @@ use crate::revision::Revision;
 use crate::types::{AttachmentKind, Author, Evidence, MessageSource, Priority, Route, Turn, Weekday};
 use expect::Problem;
 use judge::Judged;
+
+pub use format::{is_case_file, parse_json};
 
 /// Largest file of cases, in bytes.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
@@ -323,19 +326,15 @@ pub struct Expect {
     pub fuel_max: Option<u64>,
 }
 
-/// Parses a file of cases. The path says the format (`.json`, otherwise TOML), and perhaps the hook; mistakes name it.
+/// Parses a file of cases. The path says the format (`.json`, `.yaml`, `.yml`, otherwise TOML), and perhaps the hook;
+/// mistakes name it.
 ///
 /// # Errors
 /// The first mistake, with its case and field.
 pub fn parse(path: &str, text: &str) -> Result<CaseFile, String> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-    let raw = if extension == "json" {
-        parse_json::<RawFile>(text)
-    } else {
-        toml::from_str::<RawFile>(text).map_err(|error| error.to_string())
-    };
-    let raw = raw.map_err(|problem| format!("{path}: {problem}"))?;
+    let raw: RawFile = format::read(extension, text).map_err(|problem| format!("{path}: {problem}"))?;
     let call = raw.hook.or_else(|| {
         let named =
             |call: &Call| stem.strip_prefix(call.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphabetic));
@@ -427,21 +426,6 @@ impl CaseFile {
         let title = self.cases.get(index).map(Case::title).unwrap_or_default();
         format!("{}, case {} ({title}): {problem}", self.path, index + 1)
     }
-}
-
-/// JSON whose mistakes are named by their field.
-///
-/// # Errors
-/// The first mistake.
-pub fn parse_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let place = if path == "." { String::new() } else { format!("{path}: ") };
-        format!("{place}{}", error.into_inner())
-    })?;
-    deserializer.end().map_err(|error| error.to_string())?;
-    Ok(value)
 }
 
 impl Case {

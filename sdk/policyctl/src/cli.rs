@@ -237,7 +237,7 @@ mod tests {
             "policyctl run x.wasm --hook classify --input -",
             "policyctl run x.wasm --text hello",
             "policyctl test policies/default",
-            "policyctl test x.wasm cases/a.toml cases/b.json --settings s.toml",
+            "policyctl test x.wasm cases/a.toml cases/b.yaml --settings s.toml",
             "policyctl bench x.wasm --calls 10",
             "policyctl replay --records r.jsonl --with policies/default",
             "policyctl diff a b --records r.jsonl --json",

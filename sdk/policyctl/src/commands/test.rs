@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use frontdesk_policy_engine::cases::expect::Problem;
 use frontdesk_policy_engine::cases::judge::CallUse;
-use frontdesk_policy_engine::cases::{Case, CaseFile};
+use frontdesk_policy_engine::cases::{Case, CaseFile, is_case_file};
 use serde::Serialize;
 
 use crate::cli::{Failure, Outcome, Report, SubjectOptions, Verdict};
@@ -21,7 +21,7 @@ const FILES_MAX: usize = 1_000;
 pub struct Options {
     #[command(flatten)]
     pub subject: SubjectOptions,
-    /// Files of cases, TOML or JSON; by default those in the folder `cases` of the chain, or beside the component.
+    /// Files of cases, TOML, JSON or YAML; by default those in the folder `cases` of the chain, or beside the component.
     #[arg(value_name = "CASES")]
     pub cases: Vec<PathBuf>,
     /// Print the cases that fail, and nothing of the others.
@@ -80,12 +80,11 @@ fn default_files(subject: &Path) -> Result<Vec<PathBuf>, Failure> {
     let folder = base.join("cases");
     let none = |why: String| Failure::input(format!("{why}; name files of cases after {}", subject.display()));
     let entries = std::fs::read_dir(&folder).map_err(|error| none(format!("{}: {error}", folder.display())))?;
-    let is_cases = |path: &PathBuf| path.extension().is_some_and(|it| it == "toml" || it == "json");
     let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(is_cases).take(FILES_MAX).collect();
+        entries.flatten().map(|entry| entry.path()).filter(|path| is_case_file(path)).take(FILES_MAX).collect();
     files.sort();
     if files.is_empty() {
-        return Err(none(format!("{} holds no .toml or .json file", folder.display())));
+        return Err(none(format!("{} holds no .toml, .json, .yaml or .yml file", folder.display())));
     }
     Ok(files)
 }

@@ -150,6 +150,14 @@ fn a_fault_can_be_expected_of_a_case() {
     let passed: Vec<bool> =
         ran.json()["cases"].as_array().unwrap().iter().filter_map(|case| case["passed"].as_bool()).collect();
     assert_eq!(passed, [true, false, false]);
+
+    let yaml = folder.path().join("classify.yaml");
+    std::fs::write(&yaml, "case:\n  - name: it traps\n    expect: { fault: trap }\n").unwrap();
+    let yaml = yaml.display().to_string();
+    policyctl(&["test", &guest("guest-misbehaving"), &yaml, "--settings", &settings]).ended(0);
+    std::fs::write(&yaml, "case:\n  - name: it traps\n    expect: { falt: trap }\n").unwrap();
+    let said = policyctl(&["test", &guest("guest-misbehaving"), &yaml, "--settings", &settings]).ended(2);
+    assert!(said.contains("case[0].expect") && said.contains("falt") && said.contains("line 3"), "{said}");
 }
 
 #[test]
