@@ -46,6 +46,7 @@ mod provenance;
 mod queue;
 mod records;
 mod redaction;
+mod redraft;
 mod registries;
 mod rollout;
 mod settling;

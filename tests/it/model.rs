@@ -1,7 +1,7 @@
 //! A language model that answers when the test lets it: a turn can be held where it drafts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
 use axum::routing::post;
@@ -23,14 +23,20 @@ pub struct HeldModel {
 struct Held {
     answer: String,
     asked: AtomicUsize,
+    /// The bodies of all questions.
+    prompts: Mutex<Vec<String>>,
     let_through: Semaphore,
 }
 
 impl HeldModel {
     /// Starts a model that holds every question until [`HeldModel::release`].
     pub async fn start(answer: &str) -> Self {
-        let held =
-            Arc::new(Held { answer: answer.to_owned(), asked: AtomicUsize::new(0), let_through: Semaphore::new(0) });
+        let held = Arc::new(Held {
+            answer: answer.to_owned(),
+            asked: AtomicUsize::new(0),
+            prompts: Mutex::default(),
+            let_through: Semaphore::new(0),
+        });
         let router = Router::new().route("/chat/completions", post(complete)).with_state(Arc::clone(&held));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -49,6 +55,11 @@ impl HeldModel {
         self.held.asked.load(Ordering::SeqCst)
     }
 
+    /// What was asked so far.
+    pub fn prompts(&self) -> Vec<String> {
+        self.held.prompts.lock().unwrap().clone()
+    }
+
     /// Answers so many questions, waiting ones first.
     pub fn release(&self, count: usize) {
         self.held.let_through.add_permits(count);
@@ -61,7 +72,8 @@ impl Drop for HeldModel {
     }
 }
 
-async fn complete(State(held): State<Arc<Held>>) -> Json<Value> {
+async fn complete(State(held): State<Arc<Held>>, body: String) -> Json<Value> {
+    held.prompts.lock().unwrap().push(body);
     held.asked.fetch_add(1, Ordering::SeqCst);
     held.let_through.acquire().await.unwrap().forget();
     Json(json!({

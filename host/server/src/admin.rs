@@ -24,6 +24,7 @@
 //! | `POST /admin/conversations/{id}/takeover`, `…/reply`, `…/handback` | see [`crate::handover`] |
 //! | `GET /admin/turns` | the whole records of all turns, oldest first, for replay; `form=masked` without words |
 //! | `GET /admin/turns/{turn_id}`, `…/by-mid/{page_id}/{mid}` | the whole record of one turn: by its id, by a message that it read or sent |
+//! | `POST /admin/turns/{turn_id}/redraft` | what the host's model would draft now for another plan; changes nothing |
 //! | `GET /admin/tickets`, `GET /admin/tickets/{id}`, `POST …/resolve` | matters for people |
 //! | `GET /admin/outbox/unknown`, `…/failed`, `POST /admin/outbox/{id}/settle` | sends in doubt |
 //! | `POST /admin/inbox/missing` | which of some messages (`page_id`, `mids`) never arrived |
@@ -49,6 +50,7 @@ mod learning;
 mod outbox;
 mod pages;
 mod policies;
+mod redraft;
 mod request;
 mod shadow;
 mod status;
@@ -145,6 +147,7 @@ pub fn router(app: Arc<App>) -> Router {
             "/policies/{chain}/revisions",
             post(policies::publish).layer(DefaultBodyLimit::max(frontdesk_policy_bundle::DOCUMENT_BYTES_MAX)),
         )
+        .route("/turns/{turn_id}/redraft", post(redraft::redraft).layer(DefaultBodyLimit::max(redraft::BODY_BYTES_MAX)))
         .fallback(|| async { AdminError::NoSuchRoute })
         .method_not_allowed_fallback(|| async { AdminError::WrongMethod })
         .layer(middleware::from_fn_with_state(token, access::require_token))

@@ -14,6 +14,7 @@
 //! - The typing indicator is shown only when drafting takes noticeable time.
 
 mod context;
+pub(crate) mod drafting;
 mod follow_up;
 mod record;
 mod rehearsal;
@@ -29,17 +30,17 @@ use frontdesk_policy_engine::{CallContext, Fault, KnowledgeLookup, LookupFuture,
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::answer::{Declined, DraftOutcome, DraftRequest, Drafter, PassageRef};
+use crate::answer::Drafter;
 use crate::app::App;
 use crate::db::conversations::Conversation;
 use crate::db::messages::StoredMessage;
 use crate::db::pages::Page;
 use crate::fail_point::{self, Point};
-use crate::knowledge::redact::has_placeholder;
 use crate::knowledge::{Hit, Knowledge, KnowledgeError, SearchRequest};
 use crate::policies::Serving;
 use crate::policies::slots::Slot;
 
+use drafting::Drafting;
 pub use record::{Citation, DecisionRecord, RECORD_VERSION};
 pub use rehearsal::{Rehearsed, Stage, rehearse};
 
@@ -253,7 +254,8 @@ impl<'a> Judge<'a> {
 
     /// Drafts, and shows "is typing" when it takes a while.
     async fn draft(&mut self, plan: &policy::Plan) {
-        let request = self.draft_request(plan);
+        let (turn, page_id) = (&self.record.turn, &self.input.page.page_id);
+        let request = drafting::request(page_id, turn, plan, &self.record.passages, &self.record.questions);
         if request.question.trim().is_empty() {
             self.record.no_draft_reason = Some("declined".into());
             return;
@@ -273,78 +275,18 @@ impl<'a> Judge<'a> {
             outcome = self.means.drafter.draft(&request) => outcome,
             () = typing => return,
         };
-        match outcome {
-            // A placeholder says nothing to a customer, and what it stands for is not for them: a person answers.
-            Ok(DraftOutcome::Drafted(drafted)) if has_placeholder(&drafted.text) => {
-                self.record.no_draft_reason = Some("declined".into());
-                self.record.evidence.best_score = self.record.passages.first().map_or(0.0, |p| p.score);
-                self.record.draft = Some(DraftOutcome::Declined(Declined {
-                    reason: "the answer holds personal data that was taken out of its document".to_owned(),
-                    model: drafted.model,
-                    prompt_tokens: drafted.prompt_tokens,
-                    completion_tokens: drafted.completion_tokens,
-                    prompt: drafted.prompt,
-                    cut: drafted.sentences,
-                }));
-            }
-            Ok(DraftOutcome::Drafted(drafted)) => {
-                self.record.evidence = policy::Evidence {
-                    sentences: drafted.evidence.sentences,
-                    supported: drafted.evidence.supported,
-                    best_score: drafted.evidence.best_score,
-                    confidence: drafted.evidence.confidence,
-                };
-                self.record.citations = drafted.sentences.iter().map(Citation::of).collect();
-                self.record.answer = Some(drafted.text.clone());
-                self.record.draft = Some(DraftOutcome::Drafted(drafted));
-            }
-            Ok(declined @ DraftOutcome::Declined(_)) => {
-                self.record.no_draft_reason = Some("declined".into());
-                self.record.draft = Some(declined);
-                self.record.evidence.best_score = self.record.passages.first().map_or(0.0, |p| p.score);
-            }
+        let drafting = match outcome {
+            Ok(outcome) => Drafting::of(outcome, &self.record.passages),
             Err(error) => {
                 metrics::counter!("frontdesk_draft_errors_total", "kind" => error.kind()).increment(1);
                 tracing::error!(%error, turn = %self.input.turn_id, "no draft could be made");
-                self.record.no_draft_reason = Some("model-unavailable".into());
-                self.record.evidence.best_score = self.record.passages.first().map_or(0.0, |p| p.score);
+                Drafting::without("model-unavailable", &self.record.passages)
             }
-        }
-    }
-
-    fn draft_request(&self, plan: &policy::Plan) -> DraftRequest {
-        let turn = &self.record.turn;
-        let author = |author: policy::Author| match author {
-            policy::Author::Customer => "customer",
-            policy::Author::Bot => "bot",
-            policy::Author::Agent => "agent",
         };
-        DraftRequest {
-            page_id: self.input.page.page_id.clone(),
-            question: assembly::question(turn),
-            context: self.context.clone(),
-            history: turn.history.iter().map(|m| (author(m.author).to_owned(), m.text.clone())).collect(),
-            instructions: plan.instructions.iter().map(|i| (i.title.clone(), i.text.clone())).collect(),
-            examples: plan.examples.iter().map(|e| (e.customer.clone(), e.reply.clone())).collect(),
-            language: plan.language.clone().or_else(|| turn.detected_language.as_ref().map(|(tag, _)| tag.clone())),
-            max_characters: usize::try_from(plan.max_characters).unwrap_or(usize::MAX),
-            temperature: plan.temperature,
-            passages: self
-                .record
-                .passages
-                .iter()
-                .zip(&self.record.questions)
-                .map(|(passage, question)| PassageRef {
-                    id: passage.id.clone(),
-                    title: passage.title.clone(),
-                    source: passage.source.clone(),
-                    text: passage.text.clone(),
-                    question: question.clone(),
-                    score: passage.score,
-                    language: passage.language.clone(),
-                })
-                .collect(),
-        }
+        let Drafting { answer, citations, evidence, no_draft_reason, draft } = drafting;
+        let record = &mut self.record;
+        (record.answer, record.citations, record.evidence) = (answer, citations, evidence);
+        (record.no_draft_reason, record.draft) = (no_draft_reason, draft);
     }
 
     async fn filter(&mut self, serving: &Serving, plan: &policy::Plan, answer: &str) {

@@ -242,6 +242,8 @@ mod tests {
             "policyctl replay --records r.jsonl --with policies/default",
             "policyctl diff a b --records r.jsonl --json",
             "policyctl replay m_1 --with policies/default",
+            "policyctl replay m_1 --with policies/default --redraft --as ada",
+            "policyctl diff a b --file r.jsonl",
             "policyctl replay m_1 --with 0123456789ab --url http://127.0.0.1:8080",
             "policyctl replay --last 7d --with 0123456789ab",
             "policyctl diff 0123456789ab policies/default --last 7d --chain shop",

@@ -11,6 +11,7 @@ pub mod keygen;
 pub mod moves;
 pub mod new;
 pub mod push;
+mod redraft;
 pub mod replay;
 pub mod run;
 pub mod shadow_report;

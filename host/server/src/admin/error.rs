@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::access::AGENT_BYTES_MAX;
+use crate::answer::DraftError;
 use crate::golden::GoldenError;
 use crate::handover::HandoverError;
 use crate::ingestion::JobError;
@@ -62,6 +63,8 @@ pub enum AdminError {
     Job(#[from] JobError),
     #[error("{}", .0.describe())]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Draft(#[from] DraftError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -142,6 +145,10 @@ impl AdminError {
                 }
                 GoldenError::Database { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
             },
+            Self::Draft(DraftError::PromptTooLong { .. } | DraftError::TurnBudget { .. }) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "prompt")
+            }
+            Self::Draft(_) => (StatusCode::SERVICE_UNAVAILABLE, "model"),
             Self::Erasure(_) => (StatusCode::SERVICE_UNAVAILABLE, "erasure"),
             Self::Connect(error) => match error {
                 ConnectError::NoApp | ConnectError::NoPages | ConnectError::SeveralPages { .. } => {

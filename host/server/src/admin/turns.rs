@@ -213,7 +213,12 @@ fn since(after_ms: Option<i64>) -> Result<Option<DateTime<Utc>>, AdminError> {
 }
 
 /// Notes who read which records in the clear.
-async fn audit(app: &App, Actor(actor): &Actor, form: Form, decisions: &[Decision]) -> Result<(), AdminError> {
+pub(super) async fn audit(
+    app: &App,
+    Actor(actor): &Actor,
+    form: Form,
+    decisions: &[Decision],
+) -> Result<(), AdminError> {
     let read: Vec<Uuid> = decisions.iter().filter(|decision| decision.has_record()).map(|d| d.turn_id).collect();
     if form == Form::Clear && !read.is_empty() {
         db::audit::record_reads(&app.pool, actor, &read).await?;

@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use frontdesk_policy_engine::{Difference, Engine, Level, Replayed, Revision, replay, sha256_hex};
 use serde::Serialize;
 
+use super::redraft::Redraft;
 use crate::admin::AdminClient;
 use crate::cli::{Failure, Outcome, RemoteOptions, Report, Verdict};
 use crate::source::{self, RecordOptions, RecordSource};
@@ -41,6 +42,13 @@ pub struct Options {
     /// At most so many records are read.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub limit: usize,
+    /// Let the host draft again with its model, for what the candidate would tell it, and show what would come of that draft.
+    /// Not exact, and no part of the verdict: a model may write something else each time.
+    #[arg(long, requires = "decision")]
+    pub redraft: bool,
+    /// Who asks for the draft, for the host's audit log.
+    #[arg(long = "as", value_name = "NAME", env = "USER", default_value = "policyctl")]
+    pub actor: String,
     #[command(flatten)]
     pub remote: RemoteOptions,
 }
@@ -72,6 +80,9 @@ struct ReplayReport {
     fuel_replayed: u64,
     /// The first records that differ, bounded.
     details: Vec<DifferentRecord>,
+    /// What would come of a new draft; only where it was asked for. It counts for nothing above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redraft: Option<Redraft>,
 }
 
 pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
@@ -116,6 +127,11 @@ pub fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Outcome {
         let differences = replayed.differences(&record.recorded);
         report.count(&replayed, &record.recorded, differences.is_empty());
         let is_equal = differences.is_empty() && replayed.level == Level::Exact;
+        if options.redraft {
+            let client = AdminClient::new(remote)?;
+            let asked = Redraft::ask(&client, &options.actor, &revision, &record, &replayed);
+            report.redraft = Some(runtime.block_on(asked)?);
+        }
         if !is_equal && report.details.len() < SHOWN_MAX {
             report.details.push(DifferentRecord {
                 line: record.line,
@@ -237,5 +253,8 @@ fn text(report: &ReplayReport) -> String {
     let _ = writeln!(out, "  with a fault        {}", report.faults);
     let (before, now) = (words::number(report.fuel_recorded), words::number(report.fuel_replayed));
     let _ = writeln!(out, "  fuel                {before} recorded, {now} now");
+    if let Some(redraft) = &report.redraft {
+        out.push_str(&redraft.text());
+    }
     out
 }

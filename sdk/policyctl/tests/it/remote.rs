@@ -311,3 +311,43 @@ fn a_shadow_report_shows_matrices_and_faults_and_ends_by_what_it_found() {
     assert!(ask(&["shadow-report"], &url).ended(2).contains("no shadow"));
     asked.join().unwrap();
 }
+
+#[test]
+fn a_decision_is_drafted_again_by_the_host_and_judged_here() {
+    let file = repository().join("sdk/policyctl/tests/fixtures/records-v1.jsonl");
+    let text = std::fs::read_to_string(file).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let chains = Chains::new();
+    let again = |row: &Value, requests: usize, extra: &[&str]| {
+        let id = row["turn_id"].as_str().unwrap().to_owned();
+        let (row, place) = (row.clone(), format!("/admin/turns/{id}/redraft"));
+        let (url, asked) = host(requests, move |path| {
+            if path != place {
+                return (200, row.clone());
+            }
+            let draft = json!({
+                "turn_id": row["turn_id"], "model": "held", "answer": "A parcel to Austria costs 4.90 euros.",
+                "citations": row["record"]["citations"], "no_draft_reason": null,
+                "evidence": { "sentences": 1, "supported": 1, "best_score": 0.9, "confidence": 0.95 },
+            });
+            (200, draft)
+        });
+        let chain = chains.text();
+        let arguments = [&["replay", id.as_str(), "--with", &chain, "--redraft", "--as", "ada"][..], extra].concat();
+        let ran = ask(&arguments, &url);
+        assert!(ran.code < 2, "the draft changes nothing of the verdict: {ran:?}");
+        (ran, asked.join().unwrap())
+    };
+    let (ran, asked) = again(&rows[0], 2, &["--json"]);
+    let redraft = ran.json()["redraft"].clone();
+    assert_eq!((&redraft["exact"], &redraft["model"]), (&json!(false), &json!("held")));
+    assert_eq!(redraft["conclusion"]["outcome"], "sent", "{redraft}");
+    assert!(redraft["conclusion"]["text"].as_str().unwrap().contains("costs 4.90 euros."), "{redraft}");
+    assert!(asked[1].starts_with("POST /admin/turns/") && asked[1].contains("\"instructions\""), "{asked:?}");
+    let (ran, _) = again(&rows[0], 2, &[]);
+    assert!(ran.out.contains("Drafted again by held. This is NOT exact"), "{ran:?}");
+
+    // A turn that goes to a person needs no draft, and the host is not asked for one.
+    let (ran, _) = again(&rows[1], 1, &[]);
+    assert!(ran.out.contains("Not drafted again: the candidate drafts nothing: its route is human"), "{ran:?}");
+}
