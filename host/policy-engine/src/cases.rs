@@ -1,7 +1,7 @@
 //! Tables of cases: what a policy or a chain is told, and what it must say.
 //!
-//! A file is TOML (`[[case]]`), JSON (`{"case": […]}`) or YAML (`case:`), all of one shape ([`format`]). A case is one flat table: what is not given has the value of a
-//! sample turn, so that a case says only what matters to it.
+//! A file is TOML (`[[case]]`), JSON (`{"case": […]}`) or YAML (`case:`), all of one shape ([`mod@format`]). A case is
+//! one flat table: what is not given has the value of a sample turn, so that a case says only what matters to it.
 //!
 //! ```toml
 //! hook = "classify"                 # optional: for all cases of the file; otherwise the file's name begins with it

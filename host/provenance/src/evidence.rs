@@ -144,13 +144,8 @@ impl Evidence {
                 (false, _) => 0,
                 // That a registry had none explains a refusal, and is worth no signature.
                 (true, 0) => 3,
-                (true, _) => {
-                    if index >= known {
-                        1
-                    } else {
-                        2
-                    }
-                }
+                (true, _) if index >= known => 1,
+                (true, _) => 2,
             };
             covered.extend(of_part);
             order.push((rank, index));

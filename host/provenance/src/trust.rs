@@ -267,7 +267,6 @@ fn looked_for(component: &str) -> String {
 mod tests {
     use super::*;
     use crate::artifact::{ComponentConfig, lay_out};
-    use crate::evidence::ManifestSignature;
     use crate::signature::{Algorithm, PrivateKey, payload};
 
     const WASM: &[u8] = b"\0asm any component";
