@@ -193,7 +193,7 @@ mod tests {
         std::os::unix::fs::symlink(root.path().join("file"), &link).unwrap();
         std::os::unix::fs::symlink(&pipe, &to_pipe).unwrap();
         assert_eq!(read_file(&link, 5).unwrap(), b"12345", "a link is followed");
-        for path in [&pipe, &to_pipe, Path::new("/dev/zero")] {
+        for path in [pipe.as_path(), to_pipe.as_path(), Path::new("/dev/zero")] {
             let said = read_file(path, 5).unwrap_err().to_string();
             assert!(said.contains("is no regular file"), "{said}");
         }
