@@ -24,8 +24,13 @@ fn catalogue(rows: usize) -> String {
 
 /// Uploads a file as a job; gives the job's id.
 async fn queue(address: &str, name: &str, bytes: &[u8]) -> (u16, Value) {
+    queue_with(address, &[("source", name), ("page_id", PAGE)], name, bytes).await
+}
+
+/// Uploads a file as a job, with these further fields.
+pub async fn queue_with(address: &str, fields: &[(&str, &str)], name: &str, bytes: &[u8]) -> (u16, Value) {
     let mut body = Vec::new();
-    for (field, value) in [("source", name), ("page_id", PAGE)] {
+    for (field, value) in fields {
         body.extend_from_slice(
             format!("--b\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n").as_bytes(),
         );

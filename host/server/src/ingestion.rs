@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::db;
 use crate::db::jobs::{NewJob, Taken};
+use crate::golden::{Goldens, KnowledgeChange};
 use crate::keys::Wrapped;
 use crate::knowledge::{ArchiveError, Format, IngestError, Knowledge, NewDocument, Outcome, Progress, Stage, Upload};
 use crate::queue::pause;
@@ -83,6 +85,8 @@ pub enum JobError {
     Site(#[from] SiteError),
     #[error("the job cannot be read: {reason}; a later version of Frontdesk wrote it")]
     Unreadable { reason: String },
+    #[error("golden questions went better before, so it was not taken in: {}", problems.join("; "))]
+    Regressed { problems: Vec<String> },
     #[error("there are {open} jobs that wait already; wait until some are done")]
     TooMany { open: i64 },
     #[error("this host keeps no raw files, so it takes no jobs")]
@@ -101,7 +105,7 @@ impl JobError {
             Self::Ingest(error) => !error.is_callers_fault(),
             Self::Archive(_) | Self::Database { .. } => true,
             Self::Site(error) => error.is_passing(),
-            Self::Unreadable { .. } | Self::TooMany { .. } | Self::NoArchive => false,
+            Self::Unreadable { .. } | Self::Regressed { .. } | Self::TooMany { .. } | Self::NoArchive => false,
         }
     }
 }
@@ -172,6 +176,7 @@ pub fn start(app: &Arc<App>, tasks: &TaskTracker, stop: &CancellationToken) {
         let runner = Runner {
             pool: app.pool.clone(),
             knowledge: Arc::clone(&app.knowledge),
+            goldens: app.goldens.clone(),
             website: app.settings.website.clone(),
             worker: format!("{}/{number}", app.replica),
         };
@@ -191,6 +196,8 @@ pub fn start(app: &Arc<App>, tasks: &TaskTracker, stop: &CancellationToken) {
 struct Runner {
     pool: PgPool,
     knowledge: Arc<Knowledge>,
+    /// Files are tried on the golden questions first. Pages of a website are not: each would ask all of them.
+    goldens: Goldens,
     website: WebsiteSettings,
     worker: String,
 }
@@ -335,7 +342,16 @@ impl Runner {
             valid_until: params.valid_until,
         };
         let upload = Upload { by: job.created_by.clone(), kept: Some(kept), progress: Some(progress) };
-        let added = self.knowledge.ingest(document, upload).await?;
+        let change = self
+            .goldens
+            .admit(job.page_id.as_deref(), &job.source, &job.created_by, |knowledge| {
+                async move { knowledge.ingest(document, upload).await }.boxed()
+            })
+            .await?;
+        let (added, warnings) = match change {
+            KnowledgeChange::Made { value, warnings } => (value, warnings),
+            KnowledgeChange::Refused { problems } => return Err(JobError::Regressed { problems }),
+        };
         if added.outcome != Outcome::Unchanged {
             let detail = json!({
                 "source": job.source, "page_id": job.page_id, "outcome": added.outcome, "passages": added.passages,
@@ -343,7 +359,11 @@ impl Runner {
             let subject = added.document_id.to_string();
             db::audit::write(&self.pool, &job.created_by, "knowledge.add", &subject, detail).await?;
         }
-        Ok(json!(added))
+        let mut result = json!(added);
+        if !warnings.is_empty() {
+            result["warnings"] = json!(warnings);
+        }
+        Ok(result)
     }
 }
 
