@@ -302,6 +302,11 @@ async fn a_request_survives_a_restart_and_a_send_on_its_way_is_awaited() {
     host.teach_answer().await;
     host.ask("88120666", QUESTION).await;
     host.drained().await;
+    // An echo that comes later would settle the send that is to be on its way.
+    host.until("the echo is read", async || {
+        host.count("select count(*) from inbox where kind = 'echo' and state = 'done'").await == 1
+    })
+    .await;
     let id = host.conversation("88120666").await;
     sqlx::query(
         "update outbox set state = 'sending', claimed_at = now() + interval '1 hour' where conversation_id = $1",

@@ -126,10 +126,11 @@ fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef, topic: &Topic) -> 
         request.max_characters == 0 || length <= request.max_characters + 1
     };
     let all: Vec<&str> = split(&passage.text).into_iter().filter(|sentence| !is_markup(sentence)).collect();
-    let about = topic.about(passage.question.as_deref().unwrap_or(&passage.title));
+    let heading = heading_of(&passage.title);
+    let about = topic.about(passage.question.as_deref().unwrap_or(&heading));
     let quotation = match &passage.question {
         Some(question) => {
-            let coverage = topic.coverage(&[question.as_str(), passage.title.as_str()], &all);
+            let coverage = topic.coverage(&[question.as_str(), heading.as_str()], &all);
             let speaks = match is_polar(&passage.text) {
                 true => topic.equals(question),
                 false => coverage >= COVERAGE_MIN && about >= ENTRY_COVERAGE_MIN,
@@ -142,7 +143,7 @@ fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef, topic: &Topic) -> 
         // One concept may be met in passing, by another of its names: then only the heading says what the passage is about.
         let is_anchored =
             about > 0.0 || (quotation.coverage >= 1.0 && topic.is_met_word_for_word(&quotation.sentences));
-        let texts = [passage.question.as_deref().unwrap_or_default(), passage.title.as_str()];
+        let texts = [passage.question.as_deref().unwrap_or_default(), heading.as_str()];
         let says_how_long = !topic.asks_how_long || quotation.sentences.iter().any(|sentence| has_number(sentence));
         let is_met = quotation.coverage >= COVERAGE_MIN && is_anchored && says_how_long;
         is_met && topic.says_what_is_new(&texts, &quotation.sentences)
@@ -170,6 +171,23 @@ fn whole_list<'a>(
     is_whole.then_some(Quotation { passage, coverage: about, sentences: lines, about })
 }
 
+/// Words that join several topics in one heading, folded.
+const JOINTS: &[&str] = &["and", "und", "y", "e", "et", "en", "or", "oder", "o", "ou"];
+
+/// What a passage's title and path of headings say of this very passage. Under "Shipping and returns", the part "Returns" is
+/// not about shipping, nor is the part "Opening hours": an outer heading that names several things says of none of its parts
+/// which it is about.
+fn heading_of(title: &str) -> String {
+    let parts: Vec<&str> = title.split(": ").flat_map(|part| part.split(" > ")).collect();
+    let Some((inner, outer)) = parts.split_last() else { return String::new() };
+    let names_one = |part: &&str| {
+        !part.contains(['&', ',', '/']) && !words(part).iter().any(|word| JOINTS.contains(&word.as_str()))
+    };
+    let mut kept: Vec<&str> = outer.iter().copied().filter(names_one).collect();
+    kept.push(inner);
+    kept.join(": ")
+}
+
 fn is_item(line: &str) -> bool {
     line.starts_with('|') || without_marker(line) != line
 }
@@ -184,7 +202,8 @@ fn best_run<'a>(
     about: f32,
 ) -> Option<Quotation<'a>> {
     let header = table_header(&passage.text).join(" ");
-    let context = [passage.title.as_str(), header.as_str()];
+    let heading = heading_of(&passage.title);
+    let context = [heading.as_str(), header.as_str()];
     let mut best: Option<(f32, Quotation)> = None;
     // A short passage is one thought, and is given whole; a list's lines are as many.
     let is_list = all.len() > 1 && all.iter().all(|line| is_item(line));
@@ -593,6 +612,20 @@ mod tests {
     }
 
     const SHOP: &str = "Our shop is in Graz. We ship to Austria and Germany. Parcels arrive within 3 days. Shipping costs 4.90 EUR. We love cats.";
+
+    #[test]
+    fn a_part_of_a_document_is_not_about_its_sibling() {
+        for (title, heading) in [
+            ("Versand und Rückgabe: Versand und Rückgabe > Rückgabe", "Rückgabe"),
+            ("Versand und Rückgabe > Öffnungszeiten", "Öffnungszeiten"),
+            ("Shop > Shipping & pick-up > Pick-up", "Shop: Pick-up"),
+            ("Versand und Rückgabe", "Versand und Rückgabe"),
+            ("Verleih: Preise", "Verleih: Preise"),
+            ("Preise > Preise", "Preise: Preise"),
+        ] {
+            assert_eq!(heading_of(title), heading, "{title}");
+        }
+    }
 
     #[test]
     fn prose_is_quoted_around_the_best_sentence() {

@@ -43,6 +43,9 @@ static CONCEPTS: LazyLock<HashMap<&'static str, HashMap<String, u16>>> = LazyLoc
     concepts
 });
 
+/// Snowball makes one stem of the country and the currency, in English and in French: a price is no word about France.
+const FRANCS: [&str; 2] = ["franc", "francs"];
+
 /// Lower case, without accents, with ligatures and compatibility forms taken apart: `Größe` becomes `grosse`.
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
@@ -112,6 +115,9 @@ impl Stems {
 
     /// The stem of one folded word. Numbers stay whole.
     pub fn stem(&self, word: &str) -> String {
+        if FRANCS.contains(&word) {
+            return "francs".to_owned();
+        }
         match &self.stemmer {
             Some(stemmer) if !word.chars().any(|c| c.is_ascii_digit()) => stemmer.stem(word).into_owned(),
             _ => word.to_owned(),
@@ -176,6 +182,15 @@ mod tests {
         assert_eq!(key, question_key("cuanto CUESTA el envio"));
         assert_ne!(key, question_key("cuanto cuesta el paquete"));
         assert_eq!(question_key("?!"), "");
+    }
+
+    #[test]
+    fn a_country_is_not_a_currency() {
+        for language in [Some("en"), Some("fr"), None] {
+            let stems = Stems::new(language);
+            assert_ne!(stems.stem("france"), stems.stem("francs"), "{language:?}");
+            assert_eq!(stems.stem("franc"), stems.stem("francs"), "{language:?}");
+        }
     }
 
     #[test]
