@@ -64,6 +64,10 @@ impl Ground {
         settings.queue.namespace.clone_from(&self.namespace);
         settings.policies.dir = policies.to_owned();
         settings.engines.data_dir = self.data_dir();
+        // Beside this program: it is no Frontdesk that could be asked to read a file.
+        settings.extraction.program = std::env::current_exe()?.with_file_name("frontdesk");
+        // The stub knows the Send API alone, and nothing of what is measured asks about tokens.
+        settings.page_health.every_s = 86_400;
         settings.pages = vec![PageSettings {
             id: PAGE.to_owned(),
             name: "Alpenrad".to_owned(),

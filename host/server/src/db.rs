@@ -93,7 +93,8 @@ pub async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Re
     tokio::time::timeout(ANSWER_MAX, work).await.unwrap_or_else(|_| Err(silent(ANSWER_MAX)))
 }
 
-fn silent(waited: Duration) -> sqlx::Error {
+/// The error of a server that did not answer for so long.
+pub fn silent(waited: Duration) -> sqlx::Error {
     let text = format!("the database gave no answer within {} ms", waited.as_millis());
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
 }

@@ -1,12 +1,12 @@
 //! Leases conversations and makes one turn of all their unread events.
 //!
 //! # What happens on a crash, between which two lines
-//! 1. *lease* … nothing is changed yet; the lease expires, the wake-up is claimed or swept.
-//! 2. *intake* commits: messages, owners and windows are applied; what the machine owes stays unread, with one more attempt
-//!    counted, so that an event that kills its worker becomes a ticket after `worker.attempts_max`.
-//! 3. *pipeline* … changes nothing; it is repeated.
-//! 4. *commit* in one transaction: decision, outbox rows, ticket, conversation, inbox rows. Either all of it or none.
-//! 5. *record* … the decision stands and says that its record is on its way; a crash loses the record, never the turn.
+//! 1. *lease and intake* in one transaction: messages, owners and windows are applied; what the machine owes stays unread, with
+//!    one more attempt counted, so that an event that kills its worker becomes a ticket after `worker.attempts_max`. When
+//!    nothing is owed, the lease goes back in the same transaction.
+//! 2. *pipeline* … changes nothing; the lease expires, the wake-up is claimed or swept, and it is repeated.
+//! 3. *commit* in one transaction: decision, outbox rows, ticket, conversation, inbox rows, the lease. Either all of it or none.
+//! 4. *record* … the decision stands and says that its record is on its way; a crash loses the record, never the turn.
 //!
 //! # Fencing
 //! The commit compares the lease's token (a worker that stood still while another took over changes nothing) and the epoch (a
@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::TimeDelta;
-use sqlx::PgConnection;
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, PgConnection, Postgres};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,7 +61,10 @@ pub enum TurnError {
 
 /// What became of a commit.
 enum Committed {
-    Done,
+    /// The lease was given back in the same transaction. `more`: something is unread again.
+    Done {
+        more: bool,
+    },
     /// The lease was lost, or an edit arrived: nothing was changed.
     LeaseLost,
     Redo,
@@ -123,37 +127,85 @@ async fn handle(app: &App, key: &ConversationKey) {
 }
 
 async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(), TurnError> {
-    let lease_ms = i64::try_from(app.settings.worker.lease_ms).unwrap_or(i64::MAX);
+    let lease = ms(app.settings.worker.lease_ms);
     if app.settings.turn.settle_ms > 0 {
         tokio::time::sleep(ms(app.settings.turn.settle_ms)).await;
     }
     loop {
-        let leased = db::in_time(db::conversations::lease(&app.pool, page_id, psid, lease_ms)).await?;
-        let Some(conversation) = leased else {
+        let started = Instant::now();
+        let mut connection = db::in_time(app.pool.acquire()).await?;
+        // Nothing renews a lease that is not committed yet, so taking it must leave most of it.
+        let taken = tokio::time::timeout(lease / 3, take(app, &mut connection, page_id, psid)).await;
+        let Some((conversation, turn)) = taken.map_err(|_| db::silent(lease / 3))?? else {
             // Its holder looks again after giving the lease back, so what woke us is not forgotten.
             return Ok(());
         };
-        fail_point::reach(Point::Leased);
-        let (id, token) = (conversation.id, conversation.lease_token);
-        let result = tokio::select! {
-            result = turns(app, conversation) => result,
-            // Renewal only ends when the lease is lost: then the commit would be refused anyway.
-            () = renew(app, id, token, lease_ms) => Ok(()),
+        let more = if turn.is_empty() {
+            db::in_time(db::inbox::has_pending(&mut *connection, page_id, psid)).await?
+        } else {
+            let (id, token) = (conversation.id, conversation.lease_token);
+            let result = tokio::select! {
+                result = turns(app, connection, conversation, turn, started) => result,
+                // Renewal only ends when the lease is lost: then the commit would be refused anyway.
+                () = renew(app, id, token, started) => Ok(Committed::LeaseLost),
+            };
+            if let Ok(Committed::Done { more }) = result {
+                more
+            } else {
+                // A lease that cannot be given back runs out.
+                let released = tokio::time::timeout(RELEASE, db::conversations::release(&app.pool, id, token)).await;
+                result?;
+                released.unwrap_or(Ok(()))?;
+                db::in_time(db::inbox::has_pending(&app.pool, page_id, psid)).await?
+            }
         };
-        // A lease that cannot be given back runs out.
-        let released = tokio::time::timeout(RELEASE, db::conversations::release(&app.pool, id, token)).await;
         fail_point::reach(Point::LeaseReturned);
-        result?;
-        released.unwrap_or(Ok(()))?;
-        if !db::in_time(db::inbox::has_pending(&app.pool, page_id, psid)).await? {
+        if !more {
             return Ok(());
         }
     }
 }
 
-async fn renew(app: &App, id: Uuid, token: i64, lease_ms: i64) {
+/// Leases a conversation and applies its unread events, in one transaction; gives what the machine owes an answer. When that is
+/// nothing, the lease is given back in the same transaction. `None`: another worker holds it, or nothing is unread.
+async fn take(
+    app: &App,
+    connection: &mut PgConnection,
+    page_id: &str,
+    psid: &str,
+) -> sqlx::Result<Option<(Conversation, Vec<TurnEvent>)>> {
+    let lease_ms = i64::try_from(app.settings.worker.lease_ms).unwrap_or(i64::MAX);
+    let mut tx = connection.begin().await?;
+    // Locks the conversation: takeovers wait for this short transaction.
+    let leased = db::conversations::lease(&mut *tx, page_id, psid, lease_ms).await?;
+    let Some(conversation) = leased else { return Ok(None) };
+    fail_point::reach(Point::Leased);
+    let (conversation, turn) = intake(app, &mut tx, conversation, true).await?;
+    if turn.is_empty() {
+        db::conversations::release(&mut *tx, conversation.id, conversation.lease_token).await?;
+    }
+    fail_point::reach(Point::IntakeApplied);
+    tx.commit().await?;
+    fail_point::reach(Point::IntakeCommitted);
+    Ok(Some((conversation, turn)))
+}
+
+async fn intake(
+    app: &App,
+    tx: &mut PgConnection,
+    conversation: Conversation,
+    counts: bool,
+) -> sqlx::Result<(Conversation, Vec<TurnEvent>)> {
+    let mut events = unread(app, tx, &conversation).await?;
+    words::open_events(app, tx, conversation.id, &mut events).await?;
+    intake::apply(app, tx, conversation, &events, counts).await
+}
+
+/// Renews a lease that was taken at `since`.
+async fn renew(app: &App, id: Uuid, token: i64, since: Instant) {
+    let lease_ms = i64::try_from(app.settings.worker.lease_ms).unwrap_or(i64::MAX);
     let every = ms(app.settings.worker.lease_ms / 3);
-    let mut renewed = Instant::now();
+    let mut renewed = since;
     while renewed.elapsed() < ms(app.settings.worker.lease_ms) {
         tokio::time::sleep(every).await;
         match tokio::time::timeout(every, db::conversations::renew(&app.pool, id, token, lease_ms)).await {
@@ -188,34 +240,42 @@ async fn handle_page(app: &App, page_id: &str) -> sqlx::Result<()> {
     }
 }
 
-/// One turn over everything unread, repeated when an edit arrives meanwhile.
-async fn turns(app: &App, leased: Conversation) -> Result<(), TurnError> {
-    let started = Instant::now();
-    let mut leased = Some(leased);
+/// One turn over everything unread, repeated when an edit arrives meanwhile. The connection is given back before anything slow.
+async fn turns(
+    app: &App,
+    connection: PoolConnection<Postgres>,
+    mut conversation: Conversation,
+    mut turn: Vec<TurnEvent>,
+    started: Instant,
+) -> Result<Committed, TurnError> {
+    let mut connection = Some(connection);
     for redo in 0..=REDO_MAX {
-        let mut tx = app.pool.begin().await?;
-        let Some(conversation) = leased.take() else { break };
-        // The lock makes takeovers wait for this short transaction, and shows what they changed since the lease.
-        let Some(conversation) = lock_leased(&mut tx, &conversation).await? else { return Ok(()) };
-        let mut events = unread(app, &mut tx, &conversation).await?;
-        words::open_events(app, &mut tx, conversation.id, &mut events).await?;
-        let (conversation, turn) = intake::apply(app, &mut tx, conversation, &events, redo == 0).await?;
-        fail_point::reach(Point::IntakeApplied);
-        tx.commit().await?;
-        fail_point::reach(Point::IntakeCommitted);
-        if turn.is_empty() {
-            return Ok(());
+        let mut reading = match connection.take() {
+            Some(connection) => connection,
+            None => app.pool.acquire().await?,
+        };
+        if redo > 0 {
+            let mut tx = reading.begin().await?;
+            // The lock shows what takeovers changed since the lease.
+            let Some(now) = lock_leased(&mut tx, &conversation).await? else { return Ok(Committed::LeaseLost) };
+            (conversation, turn) = intake(app, &mut tx, now, false).await?;
+            fail_point::reach(Point::IntakeApplied);
+            tx.commit().await?;
+            fail_point::reach(Point::IntakeCommitted);
+            if turn.is_empty() {
+                return Ok(Committed::Redo);
+            }
         }
-        match one_turn(app, &conversation, &turn, started).await {
-            Ok(Committed::Redo) => leased = Some(conversation),
-            Ok(Committed::Done | Committed::LeaseLost) => return Ok(()),
+        match one_turn(app, reading, &conversation, &turn, started).await {
+            Ok(Committed::Redo) => {}
+            Ok(committed) => return Ok(committed),
             Err(error) => {
                 postpone(app, &turn, &error).await?;
                 return Err(error);
             }
         }
     }
-    Ok(())
+    Ok(Committed::Redo)
 }
 
 /// The oldest `turn.events_max` unread events, and however many events wait between, what corrects one of them: a question that
@@ -234,25 +294,31 @@ async fn unread(app: &App, tx: &mut PgConnection, conversation: &Conversation) -
 
 async fn one_turn(
     app: &App,
+    mut reading: PoolConnection<Postgres>,
     conversation: &Conversation,
     turn: &[TurnEvent],
     started: Instant,
 ) -> Result<Committed, TurnError> {
     let attempts = turn.iter().map(|event| event.attempts).max().unwrap_or(0);
     if attempts >= app.settings.worker.attempts_max {
+        drop(reading);
         return Ok(give_up(app, conversation, turn, attempts).await?);
     }
     let mids: Vec<String> = turn.iter().map(|event| event.mid.clone()).collect();
-    let mut messages = db::messages::by_mids(&app.pool, conversation.id, &mids).await?;
-    let Some(page) = db::pages::get(&app.pool, &conversation.page_id).await? else {
+    let mut messages = db::messages::by_mids(&mut *reading, conversation.id, &mids).await?;
+    let Some(page) = db::pages::get(&mut *reading, &conversation.page_id).await? else {
+        drop(reading);
         return Ok(leave(app, conversation, turn, "this Page is not configured here").await?);
     };
     if messages.is_empty() {
+        drop(reading);
         return Ok(leave(app, conversation, turn, "unsent before it was answered").await?);
     }
-    let mut history = db::messages::history(&app.pool, conversation.id, &mids, app.settings.turn.history_max).await?;
-    app.words.open(&app.pool, &mut messages).await?;
-    app.words.open(&app.pool, &mut history).await?;
+    let mut history =
+        db::messages::history(&mut *reading, conversation.id, &mids, app.settings.turn.history_max).await?;
+    app.words.open(&mut *reading, &mut messages).await?;
+    app.words.open(&mut *reading, &mut history).await?;
+    drop(reading);
     let input = TurnInput {
         turn_id: Uuid::now_v7(),
         now: app.clock.now(),
@@ -263,10 +329,9 @@ async fn one_turn(
     };
     let result = pipeline::run(app, &input).await?;
     let committed = commit(app, &input, turn, &mids, &result, started).await?;
-    if matches!(committed, Committed::Done) {
+    if matches!(committed, Committed::Done { .. }) {
         let oldest = turn.iter().map(|event| event.event_at).min().unwrap_or(input.now);
         note(&result, started, app.clock.now() - oldest);
-        app.outbox.wake();
         app.observer.after_turn(CommittedTurn {
             chain: input.page.chain,
             turn_id: input.turn_id,
@@ -294,7 +359,8 @@ async fn commit(
     result: &TurnResult,
     started: Instant,
 ) -> Result<Committed, TurnError> {
-    let mut tx = app.pool.begin().await?;
+    let mut connection = app.pool.acquire().await?;
+    let mut tx = connection.begin().await?;
     let Some(now) = lock_leased(&mut tx, &input.conversation).await? else { return Ok(Committed::LeaseLost) };
     if db::inbox::has_unseen_correction(&mut *tx, &now.page_id, &now.psid, mids).await? {
         return Ok(Committed::Redo);
@@ -305,6 +371,7 @@ async fn commit(
         return Ok(Committed::Redo);
     }
     let outcome = if superseded { "superseded" } else { result.outcome };
+    let shown: Vec<String> = input.history.iter().map(|message| message.mid.clone()).collect();
     let decision = db::decisions::NewDecision {
         turn_id: input.turn_id,
         conversation_id: now.id,
@@ -317,12 +384,11 @@ async fn commit(
         confidence: result.confidence,
         reason: &result.reason,
         mids,
+        history_mids: &shown,
         record_version: pipeline::RECORD_VERSION,
         duration_us: i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
     };
     db::decisions::insert(&mut *tx, &decision).await?;
-    let shown: Vec<String> = input.history.iter().map(|message| message.mid.clone()).collect();
-    db::decisions::note_history(&mut *tx, input.turn_id, &shown).await?;
     db::messages::set_turn(&mut *tx, now.id, mids, input.turn_id).await?;
     if !superseded {
         effects(app, &mut tx, &now, input, result).await?;
@@ -330,9 +396,12 @@ async fn commit(
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     let note = superseded.then_some("the conversation was taken over while the answer was drafted");
     db::inbox::mark_done(&mut *tx, &ids, Some(input.turn_id), note).await?;
+    db::conversations::release(&mut *tx, now.id, now.lease_token).await?;
     fail_point::reach(Point::TurnWritten);
     tx.commit().await?;
     fail_point::reach(Point::TurnCommitted);
+    app.outbox.wake();
+    let more = more(&mut connection, &now).await;
     // Beside the reply's path: what becomes of the record changes nothing about the turn.
     app.records.write(Job {
         turn_id: input.turn_id,
@@ -341,7 +410,12 @@ async fn commit(
         version: pipeline::RECORD_VERSION,
         record: result.record.clone(),
     });
-    Ok(Committed::Done)
+    Ok(Committed::Done { more })
+}
+
+/// Whether something of a conversation is unread, after its lease was given back. When nobody can tell, it is looked at again.
+async fn more(db: &mut PgConnection, conversation: &Conversation) -> bool {
+    db::in_time(db::inbox::has_pending(db, &conversation.page_id, &conversation.psid)).await.unwrap_or(true)
 }
 
 /// Replies, ticket and owner. A hand-over changes the owner first, so that the notice belongs to the new epoch.
@@ -393,15 +467,17 @@ async fn effects(
 
 /// Marks the turn's events as handled without an answer, unless another worker has the conversation by now.
 async fn leave(app: &App, conversation: &Conversation, turn: &[TurnEvent], why: &str) -> sqlx::Result<Committed> {
-    let mut tx = app.pool.begin().await?;
+    let mut connection = app.pool.acquire().await?;
+    let mut tx = connection.begin().await?;
     if lock_leased(&mut tx, conversation).await?.is_none() {
         return Ok(Committed::LeaseLost);
     }
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     db::inbox::mark_done(&mut *tx, &ids, None, Some(why)).await?;
+    db::conversations::release(&mut *tx, conversation.id, conversation.lease_token).await?;
     tx.commit().await?;
     tracing::warn!(conversation = %conversation.id, page = conversation.page_id, why, "events are left unanswered");
-    Ok(Committed::Done)
+    Ok(Committed::Done { more: more(&mut connection, conversation).await })
 }
 
 /// Locks the conversation for a transaction and reads it as it stands now. `None`: the lease is another worker's by now.
@@ -412,7 +488,8 @@ async fn lock_leased(tx: &mut PgConnection, leased: &Conversation) -> sqlx::Resu
 
 /// A turn that keeps failing becomes a matter for a person.
 async fn give_up(app: &App, conversation: &Conversation, turn: &[TurnEvent], attempts: i32) -> sqlx::Result<Committed> {
-    let mut tx = app.pool.begin().await?;
+    let mut connection = app.pool.acquire().await?;
+    let mut tx = connection.begin().await?;
     let Some(now) = lock_leased(&mut tx, conversation).await? else { return Ok(Committed::LeaseLost) };
     let summary = format!("This inquiry could not be processed in {attempts} attempts. Please answer it by hand.");
     let ticket = NewTicket {
@@ -428,9 +505,10 @@ async fn give_up(app: &App, conversation: &Conversation, turn: &[TurnEvent], att
     db::conversations::set_owner(&mut tx, now.id, "human", "processing-failed", None, None).await?;
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     db::inbox::mark_done(&mut *tx, &ids, None, Some("given up; a ticket was opened")).await?;
+    db::conversations::release(&mut *tx, now.id, now.lease_token).await?;
     tx.commit().await?;
     metrics::counter!("frontdesk_turns_given_up_total").increment(1);
-    Ok(Committed::Done)
+    Ok(Committed::Done { more: more(&mut connection, &now).await })
 }
 
 async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -> Result<(), TurnError> {

@@ -130,7 +130,7 @@ fn windows_are_kept(world: &World, rows: &[Row], sends: &[SentMessage]) {
             let delivered = world.stamp_ms(told.delivered_ms);
             opens
                 && psid(delivery.customer) == sent.psid
-                && delivered <= sent.at_ms
+                && world.stamp_ms(told.posted_ms) <= sent.at_ms
                 // The event's own time, but never later than its delivery.
                 && sent.at_ms < at_ms.min(delivered) + DAY_MS + 1_000
         });
@@ -143,7 +143,7 @@ fn windows_are_kept(world: &World, rows: &[Row], sends: &[SentMessage]) {
 fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], report: &mut Report) {
     for sent in sends.iter().filter(|sent| sent.tag.is_some() || !is_bot(rows, sent)) {
         let wrote = |told: &&super::world::Told| {
-            psid(told.delivery.customer) == sent.psid && world.stamp_ms(told.delivered_ms) <= sent.at_ms
+            psid(told.delivery.customer) == sent.psid && world.stamp_ms(told.posted_ms) <= sent.at_ms
         };
         let age_ms = |told: &super::world::Told| {
             sent.at_ms - world.stamp_ms(told.delivery.happened_ms).min(world.stamp_ms(told.delivered_ms))

@@ -42,6 +42,8 @@ const SIMULATED_CLOCK: &str = "
 #[derive(Debug, Clone)]
 pub struct Told {
     pub delivery: Delivery,
+    /// When it was first posted: an answer may be on its way before the post has returned.
+    pub posted_ms: i64,
     pub delivered_ms: i64,
 }
 
@@ -455,9 +457,10 @@ impl World {
         let piece = wire::from_person(page, &psid, stamp_ms, delivery.kind.fields(stamp_ms));
         let list = if delivery.in_standby { "standby" } else { "messaging" };
         let body = wire::batch(vec![wire::entry(page, stamp_ms, list, vec![piece])]);
+        let posted_ms = self.now_ms();
         self.post(page, &body).await;
         let delivered_ms = self.now_ms();
-        self.told.push(Told { delivery, delivered_ms });
+        self.told.push(Told { delivery, posted_ms, delivered_ms });
     }
 
     /// Tells that a thread has a new owner. The platform refuses our sends meanwhile.

@@ -39,12 +39,19 @@ const COLUMNS: &str = "id, page_id, psid, customer_name, customer_locale, state,
     last_customer_at, last_reply_at, last_agent_at, created_at";
 
 /// Takes the lease of a conversation with unread events, which is created when it is new. `None`: another worker holds it, or nothing
-/// is unread: a wake-up that comes late must not bring a person back who was erased.
-pub async fn lease(pool: &PgPool, page_id: &str, psid: &str, lease_ms: i64) -> sqlx::Result<Option<Conversation>> {
+/// is unread: a wake-up that comes late must not bring a person back who was erased. A lease that shows is not waited for; one that
+/// is just being taken is.
+pub async fn lease(
+    db: impl PgExecutor<'_>,
+    page_id: &str,
+    psid: &str,
+    lease_ms: i64,
+) -> sqlx::Result<Option<Conversation>> {
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "insert into conversations as c (page_id, psid, lease_token, lease_until)
          select $1, $2, 1, now() + $3 * interval '1 millisecond'
          where exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2)
+           and not exists (select 1 from conversations where page_id = $1 and psid = $2 and lease_until >= now())
          on conflict (page_id, psid) do update
            set lease_token = c.lease_token + 1, lease_until = excluded.lease_until
            where c.lease_until is null or c.lease_until < now()
@@ -53,7 +60,7 @@ pub async fn lease(pool: &PgPool, page_id: &str, psid: &str, lease_ms: i64) -> s
     .bind(page_id)
     .bind(psid)
     .bind(lease_ms)
-    .fetch_optional(pool)
+    .fetch_optional(db)
     .await
 }
 
@@ -72,11 +79,11 @@ pub async fn renew(pool: &PgPool, id: Uuid, lease_token: i64, lease_ms: i64) -> 
 }
 
 /// Gives the lease back, if it is still ours.
-pub async fn release(pool: &PgPool, id: Uuid, lease_token: i64) -> sqlx::Result<()> {
+pub async fn release(db: impl PgExecutor<'_>, id: Uuid, lease_token: i64) -> sqlx::Result<()> {
     sqlx::query("update conversations set lease_until = null where id = $1 and lease_token = $2")
         .bind(id)
         .bind(lease_token)
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(())
 }

@@ -22,6 +22,8 @@ pub struct NewDecision<'a> {
     pub confidence: f32,
     pub reason: &'a str,
     pub mids: &'a [String],
+    /// The earlier messages that the turn was shown: when one of them is unsent, its record goes too.
+    pub history_mids: &'a [String],
     pub record_version: i32,
     pub duration_us: i64,
 }
@@ -85,8 +87,8 @@ const SELECT: &str = "select d.turn_id, d.conversation_id, d.page_id, c.psid, co
 pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx::Result<()> {
     sqlx::query(
         "insert into decisions (turn_id, conversation_id, page_id, chain, revision, slot, route, outcome, confidence, reason,
-                                mids, record_version, record_state, duration_us)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', $13)",
+                                mids, history_mids, record_version, record_state, duration_us)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $12, 'pending', $13)",
     )
     .bind(decision.turn_id)
     .bind(decision.conversation_id)
@@ -101,6 +103,7 @@ pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx
     .bind(decision.mids)
     .bind(decision.record_version)
     .bind(decision.duration_us)
+    .bind(decision.history_mids)
     .execute(db)
     .await?;
     Ok(())
@@ -193,17 +196,6 @@ pub async fn outcomes_since(pool: &PgPool, since: DateTime<Utc>) -> sqlx::Result
         .fetch_all(pool)
         .await
 }
-
-/// Notes which earlier messages a turn was shown, so that a withdrawn one is erased from its record too.
-pub async fn note_history(db: impl PgExecutor<'_>, turn_id: Uuid, mids: &[String]) -> sqlx::Result<()> {
-    sqlx::query("update decisions set history_mids = $2 where turn_id = $1")
-        .bind(turn_id)
-        .bind(mids)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
 /// Which of these still wait for their record; they are locked, in one order.
 pub async fn lock_pending(db: impl PgExecutor<'_>, turns: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar(

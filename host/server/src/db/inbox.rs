@@ -182,14 +182,14 @@ pub async fn missing_messages(db: impl PgExecutor<'_>, page_id: &str, mids: &[St
 }
 
 /// Whether anything is unread and due.
-pub async fn has_pending(pool: &PgPool, page_id: &str, psid: &str) -> sqlx::Result<bool> {
+pub async fn has_pending(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select 1 from inbox where state = 'pending' and page_id = $1
            and psid = $2 and (not_before is null or not_before <= now()))",
     )
     .bind(page_id)
     .bind(psid)
-    .fetch_one(pool)
+    .fetch_one(db)
     .await
 }
 
@@ -218,6 +218,9 @@ pub async fn mark_done(
     turn_id: Option<Uuid>,
     note: Option<&str>,
 ) -> sqlx::Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
         "update inbox set state = 'done', done_at = now(), turn_id = $2, note = $3
          where id = any($1) and state = 'pending'",
@@ -232,6 +235,9 @@ pub async fn mark_done(
 
 /// Counts an attempt before it is made, so that a crash counts too.
 pub async fn count_attempt(db: impl PgExecutor<'_>, ids: &[i64]) -> sqlx::Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     sqlx::query("update inbox set attempts = attempts + 1 where id = any($1)").bind(ids).execute(db).await?;
     Ok(())
 }

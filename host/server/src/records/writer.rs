@@ -26,6 +26,8 @@ use crate::settings::RecordSettings;
 
 /// Records in one transaction.
 const BATCH: usize = 64;
+/// How long the first record of a transaction waits for others.
+const GATHER: Duration = Duration::from_millis(20);
 /// Tries to store one batch; the pauses between them add up to some twelve seconds.
 const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(200);
@@ -129,6 +131,17 @@ impl Task {
                 _ = tick.tick() => true,
                 () = stop.cancelled() => false,
             };
+            if !batch.is_empty() {
+                // Nobody waits for a record, and a transaction of several costs little more than one of one.
+                tokio::select! {
+                    () = tokio::time::sleep(GATHER) => {}
+                    () = stop.cancelled() => {}
+                }
+                while batch.len() < BATCH {
+                    let Ok(job) = jobs.try_recv() else { break };
+                    batch.push(job);
+                }
+            }
             let count = batch.len() as u64;
             if count > 0 {
                 self.settle(&batch, &stop).await;
