@@ -8,10 +8,11 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use frontdesk_server::golden::Strictness;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::host::{Host, PAGE};
+use crate::host::{ANSWER, Host, PAGE, QUESTION};
 use crate::jobs::over;
 
 /// One path of the site.
@@ -294,4 +295,52 @@ async fn a_visit_goes_on_where_another_process_stopped() {
         site.asked().into_iter().map(|(path, _)| path).filter(|path| path.starts_with("/p")).collect();
     let twice = asked.len() - pages.len();
     assert!(twice <= 1, "only the page that was being read is read again: {asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_break_golden_questions_are_refused_and_the_others_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("goldens.toml");
+    let golden = format!("[[golden]]\nquestion = {QUESTION:?}\nroute = \"answer\"\nmust = [\"three working days\"]\n");
+    std::fs::write(&file, format!("version = 1\n{golden}")).unwrap();
+    let host = Host::start_with(|plan| {
+        plan.settings.website.allow_private = true;
+        plan.settings.website.delay_ms = 0;
+        plan.settings.golden.file = file.clone();
+        plan.settings.golden.on_knowledge = Strictness::Refuse;
+    })
+    .await;
+    let site = Site::start().await;
+    let others: Vec<String> = (0..20).map(|page| format!("/p{page}")).collect();
+    let mut pages: Vec<&str> = others.iter().map(String::as_str).collect();
+    pages.insert(7, "/shipping");
+    site.sitemap("/sitemap.xml", &pages);
+    site.html("/shipping", "\"1\"", &format!("<h1>Shipping to Austria</h1><p>{ANSWER}</p>"));
+    for page in &others {
+        site.html(page, "\"1\"", &format!("<h1>Wheels of {page}</h1><p>Page {page} tells of wheels.</p>"));
+    }
+    let report = visit(&host, &site.address, json!({})).await;
+    assert_eq!(report["job"]["result"]["pages"], json!({ "created": 21 }), "{report}");
+
+    // A page that takes the answer away stays as it was; what is beside it is taken in.
+    site.html("/shipping", "\"2\"", "<h1>Shipping to Austria</h1><p>We ship to nobody any more, sorry about that.</p>");
+    site.html("/p3", "\"2\"", "<h1>Wheels</h1><p>Spokes are laced by hand.</p>");
+    site.html("/p9", "\"2\"", "<h1>Wheels</h1><p>Rims are made of oak.</p>");
+    let report = visit(&host, &site.address, json!({})).await;
+    assert_eq!(report["job"]["result"]["pages"], json!({ "not-modified": 18, "refused": 1, "replaced": 2 }), "{report}");
+    let (word, note) = outcome(&report, "/shipping");
+    assert!(word == "refused" && note.contains(QUESTION), "{report}");
+    let kept = "select count(*) from passages where text like '%three working days%'";
+    assert_eq!(host.count(kept).await, 1);
+    assert_eq!(host.count("select count(*) from passages where text like '%nobody any more%'").await, 0);
+
+    // The same holds for a page that is gone, and for one that is listed no more.
+    site.set("/shipping", 404, &[], "");
+    let report = visit(&host, &site.address, json!({})).await;
+    assert_eq!(outcome(&report, "/shipping").0, "refused", "{report}");
+    site.sitemap("/sitemap.xml", &["/p1", "/p2"]);
+    let report = visit(&host, &site.address, json!({ "prune": true })).await;
+    assert_eq!(report["job"]["result"]["pruned"], 18, "{report}");
+    assert!(report["job"]["result"]["warnings"][0].as_str().unwrap().contains(QUESTION), "{report}");
+    assert_eq!(host.count(kept).await, 1);
 }

@@ -4,7 +4,8 @@
 //! policy made; it gives back a text whose sentences name the passages they rest on, or declines. Three kinds:
 //!
 //! - the extractive answerer quotes the best passage word for word, and declines unless it covers the question;
-//! - two model adapters (OpenAI-compatible, Anthropic) send one prompt (`prompt`) and read the citations back.
+//! - two model adapters (OpenAI-compatible, Anthropic) send one prompt (`prompt`) and read the citations back; where the passages
+//!   are in another language than the customer's, the answer is made in theirs and translated (`translation`).
 //!
 //! Whatever the drafter, [`evidence`] decides: a factual sentence that its passages do not carry is cut, and an answer of
 //! which nothing factual is left is declined. A drafter can therefore not smuggle an invented fact past the gate by
@@ -24,6 +25,7 @@ mod prompt;
 mod reference;
 pub mod sentences;
 mod settings;
+mod translation;
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,6 +52,9 @@ pub struct DraftRequest {
     pub page_id: String,
     /// The customer's text of this turn, joined by newlines.
     pub question: String,
+    /// ISO 639-1 code of the language that the question is in; `None`: as the question itself tells.
+    #[serde(default)]
+    pub asked_in: Option<String>,
     /// The customer's earlier question that this one follows up, when it cannot be understood alone.
     #[serde(default)]
     pub context: Option<String>,
@@ -71,10 +76,18 @@ pub struct DraftRequest {
     pub temperature: Option<f32>,
     #[serde(default)]
     pub passages: Vec<PassageRef>,
+    /// Most tokens that all calls of the turn may cost together; 0: no limit of its own.
+    #[serde(default)]
+    pub tokens_max: u64,
 }
 
 /// Characters of prompt that make a token, roughly and on the careful side: English has about four, other scripts fewer.
 const CHARACTERS_PER_TOKEN: usize = 3;
+
+/// Tokens that a text has, by its length.
+fn tokens_of(text: &str) -> u64 {
+    (text.chars().count() / CHARACTERS_PER_TOKEN) as u64
+}
 
 impl DraftRequest {
     /// Tokens that a prompt of this request has, by its length.

@@ -196,7 +196,7 @@ pub fn start(app: &Arc<App>, tasks: &TaskTracker, stop: &CancellationToken) {
 struct Runner {
     pool: PgPool,
     knowledge: Arc<Knowledge>,
-    /// Files are tried on the golden questions first. Pages of a website are not: each would ask all of them.
+    /// Whatever becomes knowledge is tried on the golden questions first.
     goldens: Goldens,
     website: WebsiteSettings,
     worker: String,
@@ -313,7 +313,7 @@ impl Runner {
             "file" => self.file(job, progress).await,
             "website" => {
                 let params = params(job)?;
-                let visit = website::Visit::new(&self.pool, &self.knowledge, &self.website, job, params, progress)?;
+                let visit = website::Visit::new(&self.pool, &self.goldens, &self.website, job, params, progress)?;
                 Ok(visit.run().await?)
             }
             other => Err(JobError::Unreadable { reason: format!("its kind is {other:?}") }),
@@ -350,7 +350,7 @@ impl Runner {
             .await?;
         let (added, warnings) = match change {
             KnowledgeChange::Made { value, warnings } => (value, warnings),
-            KnowledgeChange::Refused { problems } => return Err(JobError::Regressed { problems }),
+            KnowledgeChange::Refused { problems, .. } => return Err(JobError::Regressed { problems }),
         };
         if added.outcome != Outcome::Unchanged {
             let detail = json!({

@@ -56,7 +56,7 @@ pub use document::{
 pub use embedding::{Calibration, EmbedError, Embedder, Purpose, embedder};
 pub use extract::{ExtractError, Extractor, Unreadable};
 pub use ingest::{Added, Outcome, Progress, Stage, Upload};
-pub use language::{detect as detect_language, known_languages};
+pub use language::{Detected, Likely, detect as detect_language, detect_likely, known_languages};
 pub use models::Slot;
 pub use redact::RedactionSettings;
 pub(crate) use search::focus;
@@ -196,6 +196,12 @@ impl Knowledge {
             Some(page_id) => self.page_contacts.get(page_id).cloned().unwrap_or_default(),
             None => self.page_contacts.values().flatten().cloned().collect(),
         }
+    }
+
+    /// What somebody said in a conversation with this Page, without personal data.
+    pub fn without_personal_data(&self, page_id: &str, text: &str) -> String {
+        let (settings, contacts) = (self.redaction.of_conversations(), self.page_contacts(Some(page_id)));
+        redact::Redaction::new(&settings, &contacts, &[]).text(text)
     }
 
     /// Reads files as these settings say.

@@ -20,7 +20,6 @@ use crate::db::learning::{self as db, NewProposal, Proposal};
 use crate::golden::KnowledgeChange;
 use crate::knowledge::terms::{Stems, question_key};
 use crate::knowledge::{Format, IngestError, KnowledgeError, NewDocument, SearchRequest, detect_language, focus};
-use crate::privacy::words::without_personal_data;
 use crate::words::{EachText, HasWords};
 
 /// Messages before the reply that are looked at for the question.
@@ -79,8 +78,8 @@ pub async fn propose(
     let Some(asked) = asked.max_by_key(|message| (message.sent_at, message.id)) else { return Ok(None) };
     let question: String = focus(&asked.text).chars().take(QUESTION_CHARACTERS_MAX).collect();
     let language = detect_language(&question);
-    let question = without_personal_data(question.trim());
-    let answer = without_personal_data(reply.trim());
+    let cleaned = |text: &str| app.knowledge.without_personal_data(&conversation.page_id, text);
+    let (question, answer) = (cleaned(question.trim()), cleaned(reply.trim()));
     if Stems::new(language).content(&question).is_empty() {
         return Ok(None);
     }
@@ -156,7 +155,7 @@ pub async fn approve(
         .await?;
     let added = match change {
         KnowledgeChange::Made { value, .. } => value,
-        KnowledgeChange::Refused { problems } => return Err(LearningError::Regressed { problems }),
+        KnowledgeChange::Refused { problems, .. } => return Err(LearningError::Regressed { problems }),
     };
     let mut transaction = app.pool.begin().await?;
     let document_id = Some(added.document_id);
@@ -235,8 +234,9 @@ pub async fn suggested_goldens(app: &App, page_id: &str) -> Result<String, Learn
             message.author == "customer" && message.turn_id == Some(judged.turn_id) && message.deleted_at.is_none()
         });
         let question = asked.map(|message| message.text.as_str()).collect::<Vec<_>>().join(" ");
-        let question = without_personal_data(question.trim());
-        let answer = without_personal_data(said.map_or("", |message| message.text.as_str()));
+        let cleaned = |text: &str| app.knowledge.without_personal_data(page_id, text);
+        let question = cleaned(question.trim());
+        let answer = cleaned(said.map_or("", |message| message.text.as_str()));
         if question.is_empty() || answer.is_empty() {
             continue;
         }

@@ -240,7 +240,7 @@ impl<'a> Judge<'a> {
         let request = SearchRequest {
             page_id: Some(self.input.page.page_id.clone()),
             query,
-            language: self.record.turn.detected_language.as_ref().map(|(tag, _)| tag.clone()),
+            language: context::asked_in(&self.record.turn),
             labels: Vec::new(),
             passage_languages: Vec::new(),
             limit: self.means.passages_max,

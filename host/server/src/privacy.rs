@@ -14,10 +14,9 @@
 //! An operator erases by Page and PSID: `frontdesk person erase`.
 //!
 //! # What an erasure does
-//! [`words`] takes personal data out of texts that are kept beyond their conversation. [`erasure`] deletes in one transaction per person; see there. It is queued first, so it survives restarts.
+//! [`erasure`] deletes in one transaction per person; see there. It is queued first, so it survives restarts.
 
 pub mod erasure;
-pub mod words;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -431,6 +431,11 @@ mod tests {
         let settings = Settings::load(None).unwrap();
         assert_eq!(settings.graph.version, "v26.0");
         assert!(settings.pages.is_empty());
+        // What the file says is what the code takes without it.
+        assert_eq!(settings.extraction, ExtractionSettings::default());
+        assert_eq!(settings.retrieval, RetrievalSettings::default());
+        assert_eq!(settings.website, WebsiteSettings::default());
+        assert_eq!(settings.redaction, RedactionSettings::default());
     }
 
     #[test]

@@ -84,7 +84,9 @@ impl Budgeted {
                 return Err(DraftError::DayBudget { of: budget });
             }
         }
-        let outcome = self.inner.draft(request).await?;
+        // Further calls, such as for a translation, keep to the same limit.
+        let limited = (max > 0).then(|| DraftRequest { tokens_max: max, ..request.clone() });
+        let outcome = self.inner.draft(limited.as_ref().unwrap_or(request)).await?;
         let (model, prompt, completion) = match &outcome {
             DraftOutcome::Drafted(drafted) => (&drafted.model, drafted.prompt_tokens, drafted.completion_tokens),
             DraftOutcome::Declined(declined) => (&declined.model, declined.prompt_tokens, declined.completion_tokens),

@@ -174,7 +174,7 @@ async fn add(app: &App, actor: &str, document: NewDocument) -> Result<(StatusCod
         .await?;
     let (added, warnings) = match change {
         KnowledgeChange::Made { value, warnings } => (value, warnings),
-        KnowledgeChange::Refused { problems } => return Err(AdminError::Regressed { problems }),
+        KnowledgeChange::Refused { problems, .. } => return Err(AdminError::Regressed { problems }),
     };
     if added.outcome != Outcome::Unchanged {
         let detail = json!({
@@ -209,7 +209,7 @@ pub async fn delete(State(app): State<Arc<App>>, Actor(actor): Actor, Id(id): Id
     match change {
         KnowledgeChange::Made { value: true, .. } => {}
         KnowledgeChange::Made { value: false, .. } => return Err(AdminError::not_found("document", id)),
-        KnowledgeChange::Refused { problems } => return Err(AdminError::Regressed { problems }),
+        KnowledgeChange::Refused { problems, .. } => return Err(AdminError::Regressed { problems }),
     }
     db::audit::write(&app.pool, &actor, "knowledge.delete", &id.to_string(), json!({})).await?;
     Ok(Json(json!({ "deleted": id })))

@@ -79,19 +79,24 @@ pub async fn gate(
         let judged = judge(sentence, passages, &carriers, embedder, settings).await?;
         if judged.problem.is_some() { cut.push(judged) } else { kept.push(judged) }
     }
-    let evidence = tally(&kept, &cut, passages);
+    let evidence = tally(&kept, &cut, best_cited(&kept, passages));
     Ok(Gated { kept, cut, evidence })
 }
 
-fn tally(kept: &[CitedSentence], cut: &[CitedSentence], passages: &[PassageRef]) -> Evidence {
+/// The numbers of an answer, `best_score` being the best fit among the passages that it cites.
+pub(super) fn tally(kept: &[CitedSentence], cut: &[CitedSentence], best_score: f32) -> Evidence {
     let supports: Vec<f32> = kept.iter().filter(|s| s.factual).map(|s| s.support).collect();
-    let cited: HashSet<&str> = kept.iter().flat_map(|s| s.passage_ids.iter().map(String::as_str)).collect();
-    let best_score = passages.iter().filter(|p| cited.contains(p.id.as_str())).map(|p| p.score).fold(0.0, f32::max);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let factual = supports.len() + cut.len();
     let evidence =
         Evidence { sentences: count(factual), supported: count(supports.len()), best_score, confidence: 0.0 };
     Evidence { confidence: confidence(&evidence, &supports), ..evidence }
+}
+
+/// Best fit among the passages that the sentences cite.
+fn best_cited(kept: &[CitedSentence], passages: &[PassageRef]) -> f32 {
+    let cited: HashSet<&str> = kept.iter().flat_map(|s| s.passage_ids.iter().map(String::as_str)).collect();
+    passages.iter().filter(|p| cited.contains(p.id.as_str())).map(|p| p.score).fold(0.0, f32::max)
 }
 
 /// See the module's documentation for the formula. `supports` are those of the kept factual sentences.
@@ -282,8 +287,8 @@ async fn translated(
         cited.iter().any(|carrier| is_there(carrier)) || found.get(word).is_some_and(|words| !words.is_empty())
     };
     let names = names(text);
-    // German writes every noun with a capital; across languages only what no language translates is surely a name.
-    let all_names = spoken == Some("de") || content.iter().filter(|(_, word)| names.contains(word)).all(held);
+    // German writes every noun with a capital: there each noun must be found, which may ask too much, but invents no country.
+    let all_names = content.iter().filter(|(_, word)| names.contains(word)).all(held);
     let count = content.iter().filter(|pair| held(pair)).count();
     Ok((count as f32 / content.len().max(1) as f32, all_names))
 }
@@ -523,6 +528,13 @@ fn exacts(text: &str) -> Vec<String> {
         found.extend(token.split(|c: char| !digits(c)).filter_map(number));
     }
     found
+}
+
+/// Whether two texts, perhaps in two languages, hold the same numbers and addresses. Full hours are written with minutes in one
+/// and without in the other.
+pub(super) fn same_exacts(a: &str, b: &str) -> bool {
+    let of = |text: &str| exacts(text).into_iter().filter(|exact| exact != "0").collect::<HashSet<String>>();
+    of(a) == of(b)
 }
 
 /// Numbers that are often written as words, folded; "one" is an article in too many languages.

@@ -265,7 +265,7 @@ struct Wanted {
 
 impl Topic {
     fn new(request: &DraftRequest, passage: &PassageRef) -> Self {
-        let asked = detect_language(&request.question);
+        let asked = request.asked_in.as_deref().or_else(|| detect_language(&request.question));
         let is_foreign = matches!((asked, passage.language.as_deref()), (Some(a), Some(b)) if a != b);
         let stems = Stems::new(passage.language.as_deref().or(request.language.as_deref()));
         let theirs = if is_foreign { Stems::new(asked) } else { stems.again() };

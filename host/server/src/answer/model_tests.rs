@@ -173,6 +173,75 @@ async fn without_passages_no_model_is_asked() {
     assert!(service.seen.lock().unwrap().is_empty());
 }
 
+/// A German question to English knowledge, with no model that could compare languages.
+async fn ask_in_german(says: &[&str], tokens_max: u64) -> (DraftOutcome, Arc<Service>) {
+    let (address, service) = serve(says.iter().map(|text| openai_says(text)).collect()).await;
+    let drafter = drafter(&ModelSettings::Openai(endpoint(&address, None)), None).unwrap();
+    let request = DraftRequest {
+        question: "Liefern Sie nach Österreich, und was kostet das?".to_owned(),
+        language: Some("de".to_owned()),
+        instructions: vec![("Voice".to_owned(), "Be warm.".to_owned())],
+        tokens_max,
+        ..request()
+    };
+    (drafter.draft(&request).await.unwrap(), service)
+}
+
+const SAYS: &str = "Yes, we ship to Austria [1]. Shipping costs 4.90 EUR [1].";
+
+#[tokio::test]
+async fn an_answer_is_judged_in_the_passages_language_and_then_translated() {
+    let there = "1. Ja, wir liefern nach Österreich.\n2. Der Versand kostet 4,90 EUR.";
+    let back = "1. Yes, we deliver to Austria.\n2. The shipping costs 4.90 EUR.";
+    let (outcome, service) = ask_in_german(&[SAYS, there, back], 0).await;
+    let drafted = drafted(Ok(outcome));
+    assert_eq!(drafted.text, "Ja, wir liefern nach Österreich. Der Versand kostet 4,90 EUR.");
+    assert_eq!((drafted.prompt_tokens, drafted.completion_tokens), (210, 27), "three calls are paid for");
+    assert_eq!((drafted.evidence.sentences, drafted.evidence.supported), (2, 2));
+    assert_eq!(drafted.sentences[1].passage_ids, ["p1"]);
+    let seen = service.seen.lock().unwrap();
+    let system = |at: usize| seen[at].2["messages"][0]["content"].as_str().unwrap().to_owned();
+    assert_eq!(seen.len(), 3);
+    assert!(system(0).contains("code \"en\"") && !system(0).contains("Be warm."), "{}", system(0));
+    assert!(system(1).contains("code \"de\"") && system(1).contains("Be warm."), "{}", system(1));
+    assert!(system(2).contains("code \"en\"") && !seen[2].2.to_string().contains("Yes, we ship"), "it sees no original");
+    assert_eq!(seen[1].2["temperature"], 0.0);
+}
+
+#[tokio::test]
+async fn a_translation_that_says_something_else_is_not_sent() {
+    let one = "We ship to Austria [1].";
+    for says in [
+        // Another country, in both directions; other numbers; more than was said; the opposite.
+        [one, "1. Wir liefern nach Japan.", "1. We ship to Japan."],
+        ["Shipping costs 4.90 EUR [1].", "1. Der Versand kostet 3,90 EUR.", "1. Shipping costs 3.90 EUR."],
+        ["Shipping costs 4.90 EUR [1].", "1. Der Versand kostet 3,90 EUR.", "1. Shipping costs 4.90 EUR."],
+        [
+            one,
+            "1. Wir liefern nach Österreich, gratis und jeden Tag, auch am Sonntag.",
+            "1. We ship to Austria, free of charge and every day, even on Sundays.",
+        ],
+        [one, "1. Wir liefern nicht nach Österreich.", "1. We do not ship to Austria."],
+        // No translation, half of one, one of one's own, or the same whatever is asked.
+        [one, "1. We ship to Austria.", "1. We ship to Austria."],
+        [SAYS, "1. Wir liefern nach Österreich.", "1. We ship to Austria."],
+        [one, "Wir liefern überallhin, kostenlos!", "1. We ship to Austria."],
+        ["Everything is free on the Moon [1].", "1. Auf dem Mond ist alles gratis.", "1. Everything is free on the Moon."],
+        [SAYS, SAYS, SAYS],
+    ] {
+        let (outcome, _) = ask_in_german(&says, 0).await;
+        assert!(matches!(outcome, DraftOutcome::Declined(_)), "{says:?}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_translation_keeps_to_the_turns_budget() {
+    let (outcome, service) = ask_in_german(&[SAYS, "1. Ja.\n2. Ja.", "x"], 100).await;
+    let DraftOutcome::Declined(declined) = outcome else { panic!("{outcome:?}") };
+    assert!(declined.reason.contains("cost more"), "{}", declined.reason);
+    assert_eq!((declined.prompt_tokens, service.seen.lock().unwrap().len()), (70, 1));
+}
+
 #[tokio::test]
 async fn passing_troubles_are_tried_again_and_only_so_often() {
     let good = || openai_says("We ship to Austria [1].");

@@ -50,6 +50,10 @@ pub struct EndpointSettings {
     /// How much of a factual sentence its passages must carry, 0 to 1.
     #[serde(default = "default_support_min")]
     pub support_min: f32,
+    /// Whether an answer is made in the passages' language and translated when the customer's is another one and the evidence
+    /// gate finds nothing in a direct answer: three calls more. Otherwise a person takes the turn.
+    #[serde(default = "default_translate")]
+    pub translate: bool,
     /// Price of a million tokens that the model reads, in any currency; for the metric `frontdesk_model_cost_total` alone.
     #[serde(default)]
     pub input_price: f64,
@@ -80,6 +84,10 @@ fn default_temperature() -> f32 {
 
 fn default_support_min() -> f32 {
     0.9
+}
+
+fn default_translate() -> bool {
+    true
 }
 
 impl Default for ModelSettings {

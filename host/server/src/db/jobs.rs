@@ -254,13 +254,14 @@ pub async fn add_urls(pool: &PgPool, job: Uuid, kind: &str, depth: i32, urls: &[
     Ok(done.rows_affected())
 }
 
-/// The next address: sitemaps first, in the order in which they were found.
-pub async fn next_url(pool: &PgPool, job: Uuid) -> sqlx::Result<Option<Open>> {
+/// The next address but for those that were `fetched` and wait: sitemaps first, in the order in which they were found.
+pub async fn next_url(pool: &PgPool, job: Uuid, fetched: &[String]) -> sqlx::Result<Option<Open>> {
     sqlx::query_as(
-        "select url, kind, depth from ingest_job_pages where job_id = $1 and state = 'open'
+        "select url, kind, depth from ingest_job_pages where job_id = $1 and state = 'open' and url <> all($2)
          order by kind desc, position limit 1",
     )
     .bind(job)
+    .bind(fetched)
     .fetch_optional(pool)
     .await
 }

@@ -21,6 +21,8 @@ pub struct Admission {
     pub problems: Vec<String>,
     /// Whether the change must not be made.
     pub refused: bool,
+    /// Whether the questions were answered; false: the problem says why not.
+    pub were_asked: bool,
 }
 
 /// What a change of knowledge came to.
@@ -28,11 +30,16 @@ pub struct Admission {
 pub enum KnowledgeChange<T> {
     /// It is made; `warnings` say what went well before.
     Made { value: T, warnings: Vec<String> },
-    /// It was taken back before anybody saw it.
-    Refused { problems: Vec<String> },
+    /// It was taken back before anybody saw it; `were_asked`: because of answers, and not because none could be had.
+    Refused { problems: Vec<String>, were_asked: bool },
 }
 
 impl Goldens {
+    /// Whether changes of knowledge are tried on golden questions.
+    pub fn guard_knowledge(&self) -> bool {
+        self.settings.on_knowledge != Strictness::Off && !self.settings.file.as_os_str().is_empty()
+    }
+
     /// Makes a change of knowledge if the goldens allow it. `change` gets the knowledge to make it on.
     pub async fn admit<T, E>(
         &self,
@@ -45,8 +52,7 @@ impl Goldens {
         T: Send,
         E: From<KnowledgeError> + Send,
     {
-        let strictness = self.settings.on_knowledge;
-        if strictness == Strictness::Off || self.settings.file.as_os_str().is_empty() {
+        if !self.guard_knowledge() {
             return Ok(KnowledgeChange::Made { value: change(&self.knowledge).await?, warnings: Vec::new() });
         }
         let _turn = self.turn.lock().await;
@@ -55,7 +61,8 @@ impl Goldens {
         let admission = self.judge_knowledge(page_id, subject, actor, &staged).await;
         if admission.refused {
             staged.undo().await?;
-            return Ok(KnowledgeChange::Refused { problems: admission.problems });
+            let Admission { problems, were_asked, .. } = admission;
+            return Ok(KnowledgeChange::Refused { problems, were_asked });
         }
         staged.commit().await?;
         Ok(KnowledgeChange::Made { value, warnings: admission.problems })
@@ -126,6 +133,7 @@ fn verdict(
     occasion: &'static str,
     subject: &str,
 ) -> Admission {
+    let were_asked = asked.is_ok();
     let mut problems = match asked {
         Ok(regressed) => regressed,
         Err(error) => vec![format!("the golden questions could not be asked: {error}")],
@@ -141,7 +149,7 @@ fn verdict(
         metrics::counter!("frontdesk_golden_gate_total", "occasion" => occasion, "outcome" => outcome).increment(1);
         tracing::warn!(occasion, subject, regressions = found, outcome, "golden questions went better before");
     }
-    Admission { problems, refused }
+    Admission { problems, refused, were_asked }
 }
 
 impl Examiner for Goldens {
@@ -155,7 +163,7 @@ impl Examiner for Goldens {
             if self.settings.on_policy == Strictness::Off || self.settings.file.as_os_str().is_empty() {
                 return Examination::default();
             }
-            let Admission { problems, refused } = self.judge_revision(chain, candidate, active).await;
+            let Admission { problems, refused, .. } = self.judge_revision(chain, candidate, active).await;
             Examination { problems, refused }
         }
         .boxed()

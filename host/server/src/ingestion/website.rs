@@ -5,10 +5,13 @@
 //! 3. Each page is asked for with what its server said last time (`ETag`, `Last-Modified`); what has not changed costs one
 //!    short answer. HTML, PDF, Office files and text are read like uploads; a page that is gone takes its document with it.
 //!
+//! 4. What was fetched is taken in as uploads are: tried on the golden questions first, several pages at a time ([`basket`]).
+//!
 //! Every address and what came of it is a row (`ingest_job_pages`), so the visit can be taken up again by another process,
 //! and its report says for each page why it is, or is not, knowledge. Limits (pages, bytes, time, depth, and one site only)
 //! end a visit early; it is done then, and says so. A page that fails fails alone.
 
+mod basket;
 mod fetch;
 mod robots;
 mod sitemap;
@@ -27,8 +30,10 @@ use uuid::Uuid;
 
 use super::WebsiteParams;
 use crate::db;
-use crate::db::jobs::{Fetched, Open, Taken, Visited};
-use crate::knowledge::{Format, IngestError, Knowledge, NewDocument, Progress, Stage, Upload};
+use crate::db::jobs::{Open, Taken, Visited};
+use crate::golden::Goldens;
+use crate::knowledge::{Format, IngestError, NewDocument, Progress, Stage};
+use basket::{Basket, Change, Changed, Scope};
 use fetch::{Answer, Conditions, FetchError, Fetcher, Page};
 use robots::{ROBOTS_BYTES_MAX, Robots};
 use sitemap::SITEMAP_BYTES_MAX;
@@ -37,6 +42,8 @@ use sitemap::SITEMAP_BYTES_MAX;
 const AGENT: &str = "frontdesk";
 /// Sitemaps of one site.
 const SITEMAPS_MAX: i64 = 1_000;
+/// Documents that are deleted together.
+const PRUNED_AT_ONCE: usize = 64;
 const URL_BYTES_MAX: usize = 2_048;
 /// Where a page's own character set and wish not to be indexed are looked for.
 const HEAD_BYTES: usize = 8 * 1_024;
@@ -128,7 +135,7 @@ pub fn checked_address(address: &str, settings: &WebsiteSettings) -> Result<Url,
 #[derive(Debug)]
 pub struct Visit<'a> {
     pool: &'a PgPool,
-    knowledge: &'a Knowledge,
+    goldens: &'a Goldens,
     settings: &'a WebsiteSettings,
     job: &'a Taken,
     params: WebsiteParams,
@@ -156,10 +163,23 @@ impl Outcome {
     }
 }
 
+/// How far a look at one address led.
+enum Step {
+    Done(Outcome),
+    /// Its page is to be taken in.
+    Fetched(Box<basket::Fetched>),
+}
+
+impl From<Outcome> for Step {
+    fn from(outcome: Outcome) -> Self {
+        Self::Done(outcome)
+    }
+}
+
 impl<'a> Visit<'a> {
     pub fn new(
         pool: &'a PgPool,
-        knowledge: &'a Knowledge,
+        goldens: &'a Goldens,
         settings: &'a WebsiteSettings,
         job: &'a Taken,
         params: WebsiteParams,
@@ -167,7 +187,7 @@ impl<'a> Visit<'a> {
     ) -> Result<Self, SiteError> {
         let start = checked_address(&job.source, settings)?;
         let fetcher = Fetcher::new(&start, settings)?;
-        Ok(Self { pool, knowledge, settings, job, params, progress, start, fetcher })
+        Ok(Self { pool, goldens, settings, job, params, progress, start, fetcher })
     }
 
     /// Visits what is left to visit, and gives the job's result.
@@ -175,32 +195,87 @@ impl<'a> Visit<'a> {
         let robots = self.robots().await?;
         let first = self.seed(&robots).await?;
         let pause = robots.crawl_delay.unwrap_or_default().max(Duration::from_millis(self.settings.delay_ms));
-        let mut limit = None;
-        while let Some(open) = db::jobs::next_url(self.pool, self.job.id).await? {
-            if let Some(reached) = self.limit().await? {
+        let (mut limit, mut basket) = (None, Basket::new(self.goldens));
+        while let Some(open) = db::jobs::next_url(self.pool, self.job.id, &basket.addresses()).await? {
+            if let Some(reached) = self.limit(&basket).await? {
                 limit = Some(reached);
                 break;
             }
-            let outcome = match open.kind.as_str() {
-                "sitemap" => self.sitemap(&open, &robots, open.url == first).await?,
+            let step = match open.kind.as_str() {
+                "sitemap" => Step::Done(self.sitemap(&open, &robots, open.url == first).await?),
                 _ => self.page(&open.url, &robots).await?,
             };
-            let visited = Visited {
-                outcome: outcome.word,
-                note: outcome.note.as_deref(),
-                document_id: outcome.document_id,
-                bytes: outcome.bytes,
-            };
-            db::jobs::set_visited(self.pool, self.job.id, &open.url, &visited).await?;
+            match step {
+                Step::Done(outcome) => self.visited(&open.url, outcome).await?,
+                Step::Fetched(fetched) => basket.put(*fetched),
+            }
+            if basket.is_full() {
+                self.empty(&mut basket).await?;
+            }
             self.tell().await?;
             tokio::time::sleep(pause).await;
         }
+        self.empty(&mut basket).await?;
+        self.tell().await?;
         let pruned = match (self.params.prune, limit) {
-            (true, None) => self.prune().await?,
+            (true, None) => self.prune(&mut basket).await?,
             _ => 0,
         };
         let outcomes: BTreeMap<String, i64> = db::jobs::outcomes(self.pool, self.job.id).await?.into_iter().collect();
-        Ok(json!({ "pages": outcomes, "pruned": pruned, "limit": limit }))
+        let mut result = json!({ "pages": outcomes, "pruned": pruned, "limit": limit });
+        if !basket.warnings.is_empty() {
+            result["warnings"] = json!(basket.warnings);
+        }
+        Ok(result)
+    }
+
+    async fn visited(&self, address: &str, outcome: Outcome) -> Result<(), SiteError> {
+        let visited = Visited {
+            outcome: outcome.word,
+            note: outcome.note.as_deref(),
+            document_id: outcome.document_id,
+            bytes: outcome.bytes,
+        };
+        Ok(db::jobs::set_visited(self.pool, self.job.id, address, &visited).await?)
+    }
+
+    /// Takes in what waits.
+    async fn empty(&self, basket: &mut Basket) -> Result<(), SiteError> {
+        let waiting = basket.take();
+        let Some(first) = waiting.first() else { return Ok(()) };
+        let subject = match waiting.len() - 1 {
+            0 => first.address.clone(),
+            more => format!("{} and {more} more", first.address),
+        };
+        let changes: Vec<Change> = waiting.iter().map(|fetched| fetched.change.clone()).collect();
+        let (changed, warnings) = basket::change(self.goldens, self.scope(&subject), &changes).await?;
+        basket.warn(warnings);
+        for (fetched, changed) in waiting.into_iter().zip(changed) {
+            let bytes = fetched.bytes;
+            let outcome = match changed {
+                Changed::Added(added) => {
+                    self.note(&fetched, added.document_id).await?;
+                    let word = match added.outcome {
+                        crate::knowledge::Outcome::Created => "created",
+                        crate::knowledge::Outcome::Replaced => "replaced",
+                        crate::knowledge::Outcome::Unchanged => "unchanged",
+                    };
+                    Outcome { document_id: Some(added.document_id), bytes, ..Outcome::of(word) }
+                }
+                Changed::Deleted(_) => Outcome::of("deleted"),
+                Changed::Unusable(note) => Outcome { word: "failed", note: Some(note), bytes, ..Outcome::default() },
+                Changed::Refused(problems) => {
+                    let note = format!("golden questions went better before: {problems}");
+                    Outcome { word: "refused", note: Some(note), bytes, ..Outcome::default() }
+                }
+            };
+            self.visited(&fetched.address, outcome).await?;
+        }
+        Ok(())
+    }
+
+    fn scope<'s>(&'s self, subject: &'s str) -> Scope<'s> {
+        Scope { page_id: self.job.page_id.as_deref(), subject, actor: &self.job.created_by }
     }
 
     async fn tell(&self) -> Result<(), SiteError> {
@@ -211,8 +286,10 @@ impl<'a> Visit<'a> {
     }
 
     /// The limit that has been reached, in words.
-    async fn limit(&self) -> Result<Option<&'static str>, SiteError> {
-        let counts = db::jobs::counts(self.pool, self.job.id).await?;
+    async fn limit(&self, basket: &Basket) -> Result<Option<&'static str>, SiteError> {
+        let mut counts = db::jobs::counts(self.pool, self.job.id).await?;
+        counts.pages_done += i64::try_from(basket.pages()).unwrap_or(i64::MAX);
+        counts.bytes += i64::try_from(basket.bytes()).unwrap_or(i64::MAX);
         let seconds = (Utc::now() - self.job.started_at).num_seconds();
         Ok(if counts.pages_done >= i64::from(self.pages_max()) {
             Some("pages")
@@ -317,10 +394,10 @@ impl<'a> Visit<'a> {
         Ok(Outcome { word: "read", note: Some(note), bytes, ..Outcome::default() })
     }
 
-    async fn page(&self, address: &str, robots: &Robots) -> Result<Outcome, SiteError> {
-        let Ok(url) = Url::parse(address) else { return Ok(Outcome::skipped("it is no address")) };
+    async fn page(&self, address: &str, robots: &Robots) -> Result<Step, SiteError> {
+        let Ok(url) = Url::parse(address) else { return Ok(Outcome::skipped("it is no address").into()) };
         if !robots.allows(&path_of(&url)) {
-            return Ok(Outcome::skipped("robots.txt does not allow it"));
+            return Ok(Outcome::skipped("robots.txt does not allow it").into());
         }
         let page_id = self.job.page_id.as_deref();
         let earlier = db::jobs::earlier(self.pool, page_id, address).await?;
@@ -332,39 +409,39 @@ impl<'a> Visit<'a> {
             Ok(Answer::Page(page)) => page,
             Ok(Answer::NotModified) => {
                 let document_id = earlier.map(|earlier| earlier.document_id);
-                return Ok(Outcome { document_id, ..Outcome::of("not-modified") });
+                return Ok(Outcome { document_id, ..Outcome::of("not-modified") }.into());
             }
             Ok(Answer::Gone) => {
-                if let Some(earlier) = earlier {
-                    self.knowledge.delete(earlier.document_id).await.map_err(IngestError::from)?;
-                    return Ok(Outcome::of("deleted"));
-                }
-                return Ok(Outcome::skipped("it is not there"));
+                let Some(earlier) = earlier else { return Ok(Outcome::skipped("it is not there").into()) };
+                return Ok(Step::Fetched(Box::new(basket::Fetched {
+                    address: address.to_owned(),
+                    change: Change::Delete(earlier.document_id),
+                    bytes: 0,
+                    body_sha256: String::new(),
+                    etag: None,
+                    last_modified: None,
+                })));
             }
-            Err(error) => return Ok(Outcome { word: "failed", note: Some(error.to_string()), ..Outcome::default() }),
+            Err(error) => {
+                return Ok(Outcome { word: "failed", note: Some(error.to_string()), ..Outcome::default() }.into());
+            }
         };
         if page.url != url && !robots.allows(&path_of(&page.url)) {
-            return Ok(Outcome::skipped("robots.txt does not allow where it leads"));
+            return Ok(Outcome::skipped("robots.txt does not allow where it leads").into());
         }
         self.take(address, *page, earlier.map(|earlier| (earlier.document_id, earlier.body_sha256))).await
     }
 
-    /// Makes a page a document, unless it is the same as before.
-    async fn take(&self, address: &str, page: Page, earlier: Option<(Uuid, String)>) -> Result<Outcome, SiteError> {
+    /// Makes a page a document to be taken in, unless it is the same as before.
+    async fn take(&self, address: &str, page: Page, earlier: Option<(Uuid, String)>) -> Result<Step, SiteError> {
         let bytes = page.bytes.len() as u64;
         if page.is_noindex || wishes_no_index(&page) {
-            return Ok(Outcome { bytes, ..Outcome::skipped("it asks not to be indexed") });
+            return Ok(Outcome { bytes, ..Outcome::skipped("it asks not to be indexed") }.into());
         }
         let Some(format) = format_of(&page) else {
             let note = format!("nothing is read of {:?}", page.content_type);
-            return Ok(Outcome { bytes, ..Outcome::skipped(note) });
+            return Ok(Outcome { bytes, ..Outcome::skipped(note) }.into());
         };
-        let body_sha256 = hex::encode(Sha256::digest(&page.bytes));
-        let fetched = |document_id| (document_id, page.etag.clone(), page.last_modified.clone());
-        if let Some((document_id, _)) = earlier.filter(|(_, before)| *before == body_sha256) {
-            self.note(address, &body_sha256, fetched(document_id)).await?;
-            return Ok(Outcome { document_id: Some(document_id), bytes, ..Outcome::of("unchanged") });
-        }
         let document = NewDocument {
             page_id: self.job.page_id.clone(),
             source: address.to_owned(),
@@ -374,47 +451,50 @@ impl<'a> Visit<'a> {
             labels: self.params.labels.clone(),
             ..NewDocument::default()
         };
-        let upload = Upload { by: self.job.created_by.clone(), ..Upload::default() };
-        match self.knowledge.ingest(document, upload).await {
-            Ok(added) => {
-                self.note(address, &body_sha256, fetched(added.document_id)).await?;
-                let word = match added.outcome {
-                    crate::knowledge::Outcome::Created => "created",
-                    crate::knowledge::Outcome::Replaced => "replaced",
-                    crate::knowledge::Outcome::Unchanged => "unchanged",
-                };
-                Ok(Outcome { document_id: Some(added.document_id), bytes, ..Outcome::of(word) })
-            }
-            Err(error) if error.is_callers_fault() => {
-                Ok(Outcome { word: "failed", note: Some(error.to_string()), bytes, ..Outcome::default() })
-            }
-            Err(error) => Err(error.into()),
+        let fetched = basket::Fetched {
+            address: address.to_owned(),
+            change: Change::Take(Box::new(document)),
+            bytes,
+            body_sha256: hex::encode(Sha256::digest(&page.bytes)),
+            etag: page.etag,
+            last_modified: page.last_modified,
+        };
+        if let Some((document_id, _)) = earlier.filter(|(_, before)| *before == fetched.body_sha256) {
+            self.note(&fetched, document_id).await?;
+            return Ok(Outcome { document_id: Some(document_id), bytes, ..Outcome::of("unchanged") }.into());
         }
+        Ok(Step::Fetched(Box::new(fetched)))
     }
 
-    async fn note(
-        &self,
-        address: &str,
-        body_sha256: &str,
-        (document_id, etag, last_modified): (Uuid, Option<String>, Option<String>),
-    ) -> Result<(), SiteError> {
+    async fn note(&self, page: &basket::Fetched, document_id: Uuid) -> Result<(), SiteError> {
         let site = self.start.origin().ascii_serialization();
-        let fetched = Fetched {
+        let fetched = db::jobs::Fetched {
             site: &site,
-            url: address,
-            etag: etag.as_deref(),
-            last_modified: last_modified.as_deref(),
-            body_sha256,
+            url: &page.address,
+            etag: page.etag.as_deref(),
+            last_modified: page.last_modified.as_deref(),
+            body_sha256: &page.body_sha256,
         };
         Ok(db::jobs::set_fetched(self.pool, document_id, &fetched).await?)
     }
 
-    /// Deletes documents of pages that the sitemaps do not list any more.
-    async fn prune(&self) -> Result<u64, SiteError> {
+    /// Deletes documents of pages that the sitemaps do not list any more, but for those that golden questions need.
+    async fn prune(&self, basket: &mut Basket) -> Result<u64, SiteError> {
         let site = self.start.origin().ascii_serialization();
+        let unlisted = db::jobs::unlisted(self.pool, self.job.id, self.job.page_id.as_deref(), &site).await?;
+        let changes: Vec<Change> = unlisted.into_iter().map(Change::Delete).collect();
         let mut pruned = 0;
-        for document_id in db::jobs::unlisted(self.pool, self.job.id, self.job.page_id.as_deref(), &site).await? {
-            pruned += u64::from(self.knowledge.delete(document_id).await.map_err(IngestError::from)?);
+        for part in changes.chunks(PRUNED_AT_ONCE) {
+            let subject = format!("pages that {site} lists no more");
+            let (changed, warnings) = basket::change(self.goldens, self.scope(&subject), part).await?;
+            basket.warn(warnings);
+            for changed in changed {
+                match changed {
+                    Changed::Deleted(true) => pruned += 1,
+                    Changed::Refused(problems) => basket.warn(vec![format!("a page is kept: {problems}")]),
+                    _ => {}
+                }
+            }
         }
         Ok(pruned)
     }

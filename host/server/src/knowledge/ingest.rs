@@ -254,8 +254,11 @@ impl Knowledge {
         given: Option<&'static str>,
         upload: &Upload,
     ) -> Result<(Option<String>, Vec<PassageRow>), IngestError> {
-        let languages: Vec<Option<&str>> = parsed.units.iter().map(|unit| self.unit_language(unit, given)).collect();
+        let each = |main| parsed.units.iter().map(|unit| self.unit_language(unit, given, main)).collect();
+        let languages: Vec<Option<&str>> = each(None);
         let main = given.or_else(|| majority(&languages, &parsed.units));
+        // A short entry of a document is in the document's language, unless it says otherwise.
+        let languages: Vec<Option<&str>> = each(main);
         let inputs: Vec<String> = parsed
             .units
             .iter()
@@ -283,9 +286,13 @@ impl Knowledge {
         Ok((main.map(str::to_owned), rows.collect()))
     }
 
-    fn unit_language<'a>(&self, unit: &'a Unit, given: Option<&'a str>) -> Option<&'a str> {
-        let detect =
-            || self.languages.detect(&format!("{} {}", unit.question.as_deref().unwrap_or_default(), unit.text));
+    /// `main` is the language of most of the document.
+    fn unit_language<'a>(&self, unit: &'a Unit, given: Option<&'a str>, main: Option<&str>) -> Option<&'a str> {
+        let detect = || {
+            let text = format!("{} {}", unit.question.as_deref().unwrap_or_default(), unit.text);
+            let likely = language::Likely { page: main, ..language::Likely::default() };
+            self.languages.detect_likely(&text, likely).map(|detected| detected.code)
+        };
         unit.language.as_deref().or(given).or_else(detect)
     }
 

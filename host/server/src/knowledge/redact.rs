@@ -12,6 +12,10 @@
 //! stays readable ("call A, not B"), and an unchanged document stays unchanged. The originals travel in
 //! [`Originals`] to where they are sealed; nothing else holds them.
 //!
+//! # What people said
+//! Words of a conversation that are kept beyond it lose every number of many digits besides
+//! ([`RedactionSettings::of_conversations`]): who wrote with which order is nobody's business. Prices, dates and times stay.
+//!
 //! # What stays
 //! Ways to reach the *Page itself* are what customers ask for. Cards, accounts and identity numbers are always replaced;
 //! an address or telephone number stays when one of these holds:
@@ -42,9 +46,14 @@ pub enum Kind {
     NationalId,
     Email,
     Phone,
+    /// Any other number of many digits: an order's, a customer's. Not looked for in documents unless `redaction.kinds` says so.
+    Number,
 }
 
 impl Kind {
+    /// All of them, in the order in which they are looked for.
+    const ALL: [Self; 6] = [Self::Card, Self::Iban, Self::NationalId, Self::Email, Self::Phone, Self::Number];
+
     /// Its word in a placeholder.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -54,6 +63,7 @@ impl Kind {
             Self::NationalId => "id number",
             Self::Email => "e-mail",
             Self::Phone => "phone",
+            Self::Number => "number",
         }
     }
 
@@ -98,6 +108,13 @@ impl Default for RedactionSettings {
 }
 
 impl RedactionSettings {
+    /// What is taken out of what people said, before it is kept beyond their conversation: everything that may lead to somebody,
+    /// but for the Page's own contacts where they are listed.
+    #[must_use]
+    pub fn of_conversations(&self) -> Self {
+        Self { enabled: true, kinds: Kind::ALL.to_vec(), contacts: Contacts::Strict, ..self.clone() }
+    }
+
     /// Refuses regions that no rule knows.
     pub(super) fn check(&self) -> Result<(), KnowledgeError> {
         match self.regions.iter().find(|region| !ids::regions().any(|known| known == region.as_str())) {
@@ -231,8 +248,7 @@ impl<'a> Redaction<'a> {
 /// Whether a text holds something that was replaced, so that it cannot be said to a customer as it is.
 #[must_use]
 pub fn has_placeholder(text: &str) -> bool {
-    let kinds = [Kind::Card, Kind::Iban, Kind::NationalId, Kind::Email, Kind::Phone];
-    kinds.iter().any(|kind| {
+    Kind::ALL.iter().any(|kind| {
         let open = format!("[{} #", kind.word());
         text.match_indices(&open).any(|(at, _)| {
             let rest = text.get(at + open.len()..).unwrap_or_default();
@@ -357,8 +373,35 @@ mod tests {
     }
 
     #[test]
+    fn what_people_said_loses_every_long_number_and_keeps_prices_and_times() {
+        let settings = RedactionSettings {
+            public_contacts: vec!["service@shop.example".to_owned()],
+            ..RedactionSettings::default()
+        };
+        let settings = settings.of_conversations();
+        for (text, expected) in [
+            (
+                "My order 4711-889900 is late, mail anna.b@mail.example!",
+                "My order [number #1] is late, mail [e-mail #1]!",
+            ),
+            ("Call us: +43 660 123 45 67.", "Call us: [phone #1]."),
+            ("Write to service@shop.example", "Write to service@shop.example"),
+            ("Card 4111 1111 1111 1111 expires", "Card [card #1] expires"),
+            ("IBAN AT611904300234573201, please", "IBAN [account #1], please"),
+            ("Customer 88123456, frame WX8812345", "Customer [number #1], frame WX[number #2]"),
+            (
+                "It costs 1.299,00 euros, open 9:00 to 12:30, free from 60, until 2026-12-24 or 24.12.2026.",
+                "It costs 1.299,00 euros, open 9:00 to 12:30, free from 60, until 2026-12-24 or 24.12.2026.",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(Redaction::new(&settings, &[], &[]).text(text), expected);
+        }
+    }
+
+    #[test]
     fn a_placeholder_is_recognised() {
-        assert!(has_placeholder("Ask [phone #12] now") && has_placeholder("[id number #1]"));
+        assert!(has_placeholder("[number #3]") && has_placeholder("Ask [phone #12] now") && has_placeholder("[id number #1]"));
         assert!(!has_placeholder("[phone] #1, [phone #], [phone #x]"));
     }
 }

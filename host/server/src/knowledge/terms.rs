@@ -13,7 +13,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::language;
 
-static FILLER_LINES: &str = include_str!("words/fillers.txt");
+pub(super) static FILLER_LINES: &str = include_str!("words/fillers.txt");
 
 static FILLERS: LazyLock<HashMap<&'static str, HashSet<&'static str>>> = LazyLock::new(|| {
     FILLER_LINES
@@ -24,7 +24,7 @@ static FILLERS: LazyLock<HashMap<&'static str, HashSet<&'static str>>> = LazyLoc
         .collect()
 });
 
-static CONCEPT_LINES: &str = include_str!("words/concepts.txt");
+pub(super) static CONCEPT_LINES: &str = include_str!("words/concepts.txt");
 
 /// Number of the concept that a stem stands for, by language.
 static CONCEPTS: LazyLock<HashMap<&'static str, HashMap<String, u16>>> = LazyLock::new(|| {

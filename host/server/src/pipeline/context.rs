@@ -5,7 +5,7 @@ use frontdesk_policy_engine::types as policy;
 
 use super::TurnInput;
 use crate::db::messages::StoredMessage;
-use crate::knowledge;
+use crate::knowledge::{Detected, Likely, detect_likely};
 
 /// Longest text of one message that policies and models see, in characters; Messenger itself allows 2,000.
 const MESSAGE_CHARACTERS_MAX: usize = 8_000;
@@ -14,7 +14,8 @@ const MESSAGE_CHARACTERS_MAX: usize = 8_000;
 pub fn turn(input: &TurnInput, disclosure_gap_hours: i64) -> policy::Turn {
     let conversation = &input.conversation;
     let messages: Vec<policy::Message> = input.messages.iter().map(message).collect();
-    let detected_language = detect(&messages);
+    let history: Vec<policy::Message> = input.history.iter().map(message).collect();
+    let detected_language = detect(&messages, &history, &input.page.language);
     policy::Turn {
         id: input.turn_id.to_string(),
         now_ms: ms_of(input.now),
@@ -29,7 +30,7 @@ pub fn turn(input: &TurnInput, disclosure_gap_hours: i64) -> policy::Turn {
             locale: conversation.customer_locale.clone(),
         },
         messages,
-        history: input.history.iter().map(message).collect(),
+        history,
         detected_language,
         window: match (&conversation.window_opened_by, conversation.window_closes_at) {
             (Some(opened_by), Some(closes_at)) if closes_at > input.now => {
@@ -84,9 +85,25 @@ fn disclosure_due(input: &TurnInput, gap_hours: i64) -> bool {
     conversation.disclosure_due || conversation.last_reply_at.is_none_or(|at| input.now - at > gap)
 }
 
-fn detect(messages: &[policy::Message]) -> Option<(String, f32)> {
-    let text = messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n");
-    knowledge::detect_language(&text).map(|tag| (tag.to_owned(), 1.0))
+/// Earlier messages by which the language of the conversation is told.
+const EARLIER_MAX: usize = 5;
+
+/// The customer's language, in the light of what they wrote before and of the Page's.
+fn detect(messages: &[policy::Message], history: &[policy::Message], page: &str) -> Option<(String, f32)> {
+    let joined = |texts: Vec<&str>| texts.join("\n");
+    let earlier = history.iter().rev().filter(|message| message.author == policy::Author::Customer);
+    let earlier = joined(earlier.take(EARLIER_MAX).map(|message| message.text.as_str()).collect());
+    let page = Likely { conversation: None, page: Some(page) };
+    let before = detect_likely(&earlier, page).map(|detected| detected.code);
+    let text = joined(messages.iter().map(|message| message.text.as_str()).collect());
+    let found = detect_likely(&text, Likely { conversation: before, ..page })?;
+    Some((found.code.to_owned(), found.confidence))
+}
+
+/// The language of the customer's text, when the text itself speaks for it: what its words are compared by.
+pub fn asked_in(turn: &policy::Turn) -> Option<String> {
+    let (tag, confidence) = turn.detected_language.as_ref()?;
+    (*confidence > Detected::CARRIED_ON).then(|| tag.clone())
 }
 
 fn local_time(now: DateTime<Utc>, time_zone: &str) -> policy::LocalTime {
@@ -116,6 +133,24 @@ fn ms_of(at: DateTime<Utc>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_alone_goes_on_in_the_language_of_the_conversation() {
+        let said = |text: &str| policy::Message {
+            id: "m".to_owned(),
+            author: policy::Author::Customer,
+            source: policy::MessageSource::Text,
+            text: text.to_owned(),
+            payload: None,
+            attachments: Vec::new(),
+            sent_at_ms: 0,
+        };
+        let history = [said("Habt ihr das Fernweh in der Größe 54?")];
+        let found = |text: &str, history: &[policy::Message]| detect(&[said(text)], history, "en");
+        assert_eq!(found("Flaneur?", &history), Some(("de".to_owned(), 0.5)));
+        assert_eq!(found("Flaneur?", &[]), None);
+        assert_eq!(found("Do you ship to Austria?", &history), Some(("en".to_owned(), 1.0)));
+    }
 
     #[test]
     fn local_time_follows_the_zone_over_midnight_and_daylight_saving() {

@@ -5,7 +5,7 @@
 use frontdesk_policy_engine::assembly;
 use frontdesk_policy_engine::types as policy;
 
-use super::follow_up;
+use super::{context, follow_up};
 use super::record::Citation;
 use crate::answer::{Declined, DraftOutcome, DraftRequest, PassageRef};
 use crate::knowledge::redact::has_placeholder;
@@ -27,6 +27,7 @@ pub fn request(
     DraftRequest {
         page_id: page_id.to_owned(),
         question: assembly::question(turn),
+        asked_in: context::asked_in(turn),
         context: follow_up::context(turn),
         history: turn.history.iter().map(|m| (author(m.author).to_owned(), m.text.clone())).collect(),
         instructions: plan.instructions.iter().map(|i| (i.title.clone(), i.text.clone())).collect(),
@@ -34,6 +35,7 @@ pub fn request(
         language: plan.language.clone().or_else(|| turn.detected_language.as_ref().map(|(tag, _)| tag.clone())),
         max_characters: usize::try_from(plan.max_characters).unwrap_or(usize::MAX),
         temperature: plan.temperature,
+        tokens_max: 0,
         passages: passages
             .iter()
             .zip(questions)

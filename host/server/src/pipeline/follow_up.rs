@@ -67,25 +67,27 @@ const CONNECTIVES: &[&str] = &[
 /// The customer's question before this one, when this one leans on it.
 pub(super) fn context(turn: &policy::Turn) -> Option<String> {
     let asked = turn.messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n");
-    if !leans(&asked) {
+    let language = turn.detected_language.as_ref().map(|(tag, _)| tag.as_str());
+    if !leans(&asked, language) {
         return None;
     }
     let earlier = turn.history.iter().rev().take(MESSAGES_MAX);
     let mut earlier = earlier.filter(|message| matches!(message.author, policy::Author::Customer));
     let before = earlier.find(|message| {
         let text = message.text.trim();
-        !text.is_empty() && own_words(text) > 0 && !leans(text)
+        let language = detect_language(text).or(language);
+        !text.is_empty() && own_words(text, language) > 0 && !leans(text, language)
     })?;
     Some(before.text.chars().take(CONTEXT_CHARACTERS_MAX).collect())
 }
 
-fn own_words(text: &str) -> usize {
-    Stems::new(detect_language(text)).content(text).len()
+fn own_words(text: &str, language: Option<&str>) -> usize {
+    Stems::new(language).content(text).len()
 }
 
-fn leans(text: &str) -> bool {
+fn leans(text: &str, language: Option<&str>) -> bool {
     let folded = words(text);
-    let own = own_words(text);
+    let own = own_words(text, language);
     if folded.is_empty() || own > OWN_WORDS_MAX {
         return false;
     }
@@ -127,7 +129,7 @@ mod tests {
             "Et pour la Suisse ?",
             "how long?",
         ] {
-            assert!(leans(text), "{text}");
+            assert!(leans(text, detect_language(text)), "{text}");
         }
         for text in [
             "Do you ship parcels to Austria and how much does that cost?",
@@ -139,7 +141,7 @@ mod tests {
             "Hello?",
             "",
         ] {
-            assert!(!leans(text), "{text}");
+            assert!(!leans(text, detect_language(text)), "{text}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn find(line: &str, settings: &RedactionSettings) -> Vec<Found> {
     }
     let folded = Folded::new(line);
     let mut spans: Vec<(Kind, usize, usize)> = Vec::new();
-    for kind in [Kind::Card, Kind::Iban, Kind::NationalId, Kind::Email, Kind::Phone] {
+    for kind in Kind::ALL {
         if !settings.kinds.contains(&kind) {
             continue;
         }
@@ -35,6 +35,7 @@ pub(super) fn find(line: &str, settings: &RedactionSettings) -> Vec<Found> {
             Kind::NationalId => ids::find(&folded.text, &settings.regions),
             Kind::Email => emails(&folded.text),
             Kind::Phone => phones(&folded.text),
+            Kind::Number => long_numbers(&folded.text),
         };
         for (start, end) in found {
             if spans.iter().all(|(_, from, to)| end <= *from || start >= *to) {
@@ -307,6 +308,20 @@ fn phones(text: &str) -> Vec<(usize, usize)> {
         }
     }
     found
+}
+
+/// Digits of a number that may be somebody's order or account.
+const LONG_DIGITS_MIN: usize = 6;
+
+/// Rows of many digits, also in groups, that are neither a date nor a price.
+fn long_numbers(text: &str) -> Vec<(usize, usize)> {
+    static ROW: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9](?:[ ./-]?[0-9]|,[0-9]{3}\b)+"));
+    static PRICE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[0-9]{1,3}(?:[.,' ][0-9]{3})+(?:[.,][0-9]{1,2})?$"));
+    let rows = ROW.find_iter(text).filter(|row| {
+        let is_long = digits_of(row.as_str()).len() >= LONG_DIGITS_MIN;
+        is_long && !is_a_date_or_time(row.as_str()) && !PRICE.is_match(row.as_str())
+    });
+    rows.map(|row| (row.start(), row.end())).collect()
 }
 
 /// `3704 0044 0532`, `10.00 15.30`: the middle of a row of digits begins no telephone number.
