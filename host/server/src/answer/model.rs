@@ -98,11 +98,7 @@ impl<W: Wire> ModelDrafter<W> {
     }
 
     /// Asks for an answer and judges it; the inner error says why there is none to judge.
-    async fn gated(
-        &self,
-        turn: &mut Turn,
-        request: &DraftRequest,
-    ) -> Result<Result<Gated, &'static str>, DraftError> {
+    async fn gated(&self, turn: &mut Turn, request: &DraftRequest) -> Result<Result<Gated, &'static str>, DraftError> {
         let prompt = prompt::build(request)?;
         let temperature = request.temperature.unwrap_or(self.sampling.temperature).clamp(0.0, 2.0);
         let completion = self.ask(turn, &prompt, temperature).await?;

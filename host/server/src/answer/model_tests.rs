@@ -204,7 +204,10 @@ async fn an_answer_is_judged_in_the_passages_language_and_then_translated() {
     assert_eq!(seen.len(), 3);
     assert!(system(0).contains("code \"en\"") && !system(0).contains("Be warm."), "{}", system(0));
     assert!(system(1).contains("code \"de\"") && system(1).contains("Be warm."), "{}", system(1));
-    assert!(system(2).contains("code \"en\"") && !seen[2].2.to_string().contains("Yes, we ship"), "it sees no original");
+    assert!(
+        system(2).contains("code \"en\"") && !seen[2].2.to_string().contains("Yes, we ship"),
+        "it sees no original"
+    );
     assert_eq!(seen[1].2["temperature"], 0.0);
 }
 
@@ -226,7 +229,11 @@ async fn a_translation_that_says_something_else_is_not_sent() {
         [one, "1. We ship to Austria.", "1. We ship to Austria."],
         [SAYS, "1. Wir liefern nach Österreich.", "1. We ship to Austria."],
         [one, "Wir liefern überallhin, kostenlos!", "1. We ship to Austria."],
-        ["Everything is free on the Moon [1].", "1. Auf dem Mond ist alles gratis.", "1. Everything is free on the Moon."],
+        [
+            "Everything is free on the Moon [1].",
+            "1. Auf dem Mond ist alles gratis.",
+            "1. Everything is free on the Moon.",
+        ],
         [SAYS, SAYS, SAYS],
     ] {
         let (outcome, _) = ask_in_german(&says, 0).await;

@@ -103,7 +103,8 @@ pub(super) fn translation(instructions: &[(String, String)], lines: &[String], l
 
 /// The numbered lines of an answer, when there is just one for each number up to `count`.
 pub(super) fn read_lines(answer: &str, count: usize) -> Option<Vec<String>> {
-    let lines = without_thinking(answer).lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(FENCE));
+    let lines =
+        without_thinking(answer).lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(FENCE));
     let numbered = lines.enumerate().map(|(at, line)| {
         let (number, text) = line.split_once(['.', ')'])?;
         let text = text.trim();
@@ -309,7 +310,9 @@ mod tests {
         assert!(prompt.messages[0].1.contains("1. We ship.\n2. It costs 4.90.\n"), "{prompt:?}");
         let read = |answer| read_lines(answer, 2).map(|lines| lines.join("|"));
         assert_eq!(read("1. Wir liefern.\n\n2) Es kostet 4.90.").as_deref(), Some("Wir liefern.|Es kostet 4.90."));
-        for answer in ["Wir liefern.", "1. Wir liefern.", "1. a\n2. b\n3. c", "2. b\n1. a", "Here:\n1. a\n2. b", "1.\n2. b"] {
+        for answer in
+            ["Wir liefern.", "1. Wir liefern.", "1. a\n2. b\n3. c", "2. b\n1. a", "Here:\n1. a\n2. b", "1.\n2. b"]
+        {
             assert_eq!(read(answer), None, "{answer}");
         }
     }

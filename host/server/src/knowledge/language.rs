@@ -323,7 +323,9 @@ mod tests {
     #[test]
     fn what_is_likely_decides_where_the_text_does_not() {
         let likely = |conversation, page| Likely { conversation, page };
-        let code = |text, likely| detect_likely(text, likely).map(|found| (found.code, found.confidence > Detected::CARRIED_ON));
+        let code = |text, likely| {
+            detect_likely(text, likely).map(|found| (found.code, found.confidence > Detected::CARRIED_ON))
+        };
         // The same letters in both: the Page's customers write Portuguese, or Spanish.
         assert_eq!(code("envio gratis?", likely(None, Some("pt"))), Some(("pt", true)));
         assert_eq!(code("envio gratis?", likely(None, Some("es"))), Some(("es", true)));

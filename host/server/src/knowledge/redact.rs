@@ -401,7 +401,11 @@ mod tests {
 
     #[test]
     fn a_placeholder_is_recognised() {
-        assert!(has_placeholder("[number #3]") && has_placeholder("Ask [phone #12] now") && has_placeholder("[id number #1]"));
+        assert!(
+            has_placeholder("[number #3]")
+                && has_placeholder("Ask [phone #12] now")
+                && has_placeholder("[id number #1]")
+        );
         assert!(!has_placeholder("[phone] #1, [phone #], [phone #x]"));
     }
 }

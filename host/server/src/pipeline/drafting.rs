@@ -5,8 +5,8 @@
 use frontdesk_policy_engine::assembly;
 use frontdesk_policy_engine::types as policy;
 
-use super::{context, follow_up};
 use super::record::Citation;
+use super::{context, follow_up};
 use crate::answer::{Declined, DraftOutcome, DraftRequest, PassageRef};
 use crate::knowledge::redact::has_placeholder;
 
