@@ -20,14 +20,21 @@
 //! sentences lower it, weak support lowers it, and passages that fit the question badly lower it by up to half. With no
 //! factual sentence kept it is 0.
 
+mod exacts;
+mod vocabulary;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::alignment::align;
 use super::sentences::{is_factual, split};
 use super::{CitedSentence, DraftError, Evidence, PassageRef};
-use crate::knowledge::terms::{Stems, fold, is_filler, words};
+use crate::knowledge::terms::{Stems, is_filler, words};
 use crate::knowledge::{Embedder, Purpose, detect_language};
+use exacts::exacts;
+pub(super) use exacts::same_exacts;
+use vocabulary::says_nothing;
+pub(super) use vocabulary::{is_negated, number_word};
 
 /// What the gate demands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -293,120 +300,11 @@ async fn translated(
     Ok((count as f32 / content.len().max(1) as f32, all_names))
 }
 
-/// Words that are judged elsewhere (numbers, negations) or add nothing of their own.
-fn says_nothing(word: &str) -> bool {
-    LIGHT_WORDS.contains(&word) || NEGATIONS.contains(&word) || number_word(word).is_some()
-}
-
 /// Folded words that are written with a capital and do not begin the text.
 fn names(text: &str) -> HashSet<String> {
     let capital = |word: &&str| word.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_uppercase);
     text.split_whitespace().skip(1).filter(capital).flat_map(words).collect()
 }
-
-/// Words by which a true sentence may differ from its passage, folded: they add nothing of their own.
-const LIGHT_WORDS: &[&str] = &[
-    // What something costs is a number, and numbers are compared for themselves.
-    "cost",
-    "costs",
-    "kostet",
-    "kosten",
-    "cuesta",
-    "coute",
-    "costa",
-    "custa",
-    "within",
-    "during",
-    "also",
-    "currently",
-    "available",
-    "possible",
-    "offer",
-    "offers",
-    "provide",
-    "provides",
-    "happy",
-    "usually",
-    "generally",
-    "simply",
-    "directly",
-    "via",
-    "both",
-    "between",
-    "then",
-    "when",
-    "because",
-    "however",
-    "therefore",
-    "well",
-    "yes",
-    "course",
-    "happily",
-    "kindly",
-    "there",
-    "while",
-    "using",
-    "way",
-    "case",
-    "make",
-    "makes",
-    "made",
-    "take",
-    "takes",
-    "find",
-    "innerhalb",
-    "wahrend",
-    "derzeit",
-    "moglich",
-    "bieten",
-    "bietet",
-    "gerne",
-    "direkt",
-    "einfach",
-    "sowie",
-    "ja",
-    "selbstverstandlich",
-    "naturlich",
-    "dort",
-    "jeweils",
-    "dentro",
-    "actualmente",
-    "disponible",
-    "posible",
-    "ofrecemos",
-    "ofrece",
-    "directamente",
-    "si",
-    "claro",
-    "ademas",
-    "actuellement",
-    "possible",
-    "proposons",
-    "offrons",
-    "directement",
-    "oui",
-    "egalement",
-    "aussi",
-    "simplement",
-    "entre",
-    "inoltre",
-    "attualmente",
-    "disponibile",
-    "possibile",
-    "offriamo",
-    "tambem",
-    "atualmente",
-    "disponivel",
-    "possivel",
-    "oferecemos",
-    "binnen",
-    "tijdens",
-    "ook",
-    "momenteel",
-    "beschikbaar",
-    "mogelijk",
-    "bieden",
-];
 
 async fn similarity(text: &str, cited: &[&Carrier<'_>], embedder: &Arc<dyn Embedder>) -> Result<f32, DraftError> {
     let mut texts = vec![text.to_owned()];
@@ -446,153 +344,6 @@ fn contradicts(text: &str, cited: &[&Carrier]) -> bool {
         }
     }
     best.is_some_and(|(_, passage_negated)| passage_negated != negated)
-}
-
-/// Words that deny, folded as [`words`] folds them, of the languages whose fillers are known.
-const NEGATIONS: &[&str] = &[
-    "not",
-    "no",
-    "never",
-    "cannot",
-    "cant",
-    "dont",
-    "doesnt",
-    "didnt",
-    "wont",
-    "isnt",
-    "arent",
-    "wasnt",
-    "couldnt",
-    "shouldnt",
-    "without",
-    "neither",
-    "nor",
-    "unfortunately",
-    "unable",
-    "impossible",
-    "nicht",
-    "kein",
-    "keine",
-    "keinen",
-    "keinem",
-    "keiner",
-    "keines",
-    "nie",
-    "niemals",
-    "ohne",
-    "leider",
-    "weder",
-    "nunca",
-    "jamas",
-    "sin",
-    "tampoco",
-    "pas",
-    "jamais",
-    "aucun",
-    "aucune",
-    "sans",
-    "ni",
-    "non",
-    "mai",
-    "nessun",
-    "nessuna",
-    "senza",
-    "nao",
-    "nem",
-    "nenhum",
-    "nenhuma",
-    "sem",
-    "niet",
-    "geen",
-    "nooit",
-    "zonder",
-];
-
-pub(super) fn is_negated(text: &str) -> bool {
-    words(text).iter().any(|word| NEGATIONS.contains(&word.as_str()))
-}
-
-/// Numbers and addresses in a comparable form: `4,90 €` and `4.90 EUR` give `4.9`; `1.000` gives `1000`.
-fn exacts(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for token in
-        text.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | '<' | '>' | '"' | '|' | '*' | '[' | ']'))
-    {
-        let token = token.trim_matches(|c: char| !c.is_alphanumeric());
-        if let Some(address) = address(token) {
-            found.push(address);
-            continue;
-        }
-        found.extend(words(token).iter().filter_map(|word| number_word(word)).map(str::to_owned));
-        let digits = |c: char| c.is_numeric() || matches!(c, '.' | ',' | '\'' | '’');
-        found.extend(token.split(|c: char| !digits(c)).filter_map(number));
-    }
-    found
-}
-
-/// Whether two texts, perhaps in two languages, hold the same numbers and addresses. Full hours are written with minutes in one
-/// and without in the other.
-pub(super) fn same_exacts(a: &str, b: &str) -> bool {
-    let of = |text: &str| exacts(text).into_iter().filter(|exact| exact != "0").collect::<HashSet<String>>();
-    of(a) == of(b)
-}
-
-/// Numbers that are often written as words, folded; "one" is an article in too many languages.
-pub(super) fn number_word(word: &str) -> Option<&'static str> {
-    const NUMBERS: [(&str, &[&str]); 12] = [
-        ("2", &["two", "zwei", "dos", "deux", "dois", "duas", "twee"]),
-        ("3", &["three", "drei", "tres", "trois", "tre", "drie"]),
-        ("4", &["four", "vier", "cuatro", "quatre", "quattro", "quatro"]),
-        ("5", &["five", "funf", "cinco", "cinq", "cinque", "vijf"]),
-        ("6", &["six", "sechs", "seis", "zes"]),
-        ("7", &["seven", "sieben", "siete", "sept", "sette", "sete", "zeven"]),
-        ("8", &["eight", "acht", "ocho", "huit", "otto", "oito"]),
-        ("9", &["nine", "neun", "nueve", "neuf", "nove", "negen"]),
-        ("10", &["ten", "zehn", "diez", "dix", "dieci", "dez", "tien"]),
-        ("12", &["twelve", "zwolf", "doce", "douze", "dodici", "doze", "twaalf"]),
-        ("14", &["fourteen", "vierzehn", "catorce", "quatorze", "quattordici", "catorze", "veertien"]),
-        ("30", &["thirty", "dreissig", "treinta", "trente", "trenta", "trinta", "dertig"]),
-    ];
-    NUMBERS.iter().find(|(_, names)| names.contains(&word)).map(|(digits, _)| *digits)
-}
-
-/// A web or mail address without scheme, `www.` and final slash, in lower case.
-fn address(token: &str) -> Option<String> {
-    let lower = fold(token);
-    let is_mail = lower.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'));
-    let bare = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest);
-    let bare = bare.strip_prefix("www.").unwrap_or(bare).trim_end_matches('/');
-    let had_scheme = lower.contains("://") || lower.starts_with("www.");
-    let host = bare.split(['/', '?', '#']).next().unwrap_or_default();
-    let is_host = host.rsplit_once('.').is_some_and(|(name, top)| {
-        let letters = |part: &str| part.len() >= 2 && part.chars().all(|c| c.is_ascii_alphabetic());
-        letters(top) && name.chars().any(char::is_alphabetic) && name.chars().count() >= 2
-    });
-    (is_mail || had_scheme || is_host).then(|| bare.to_owned())
-}
-
-/// A number without grouping, with a dot, without trailing zeros: `1.000,50` and `1,000.5` are the same.
-fn number(token: &str) -> Option<String> {
-    let token = token.trim_matches(['.', ',', '\'', '’']);
-    if !token.chars().any(char::is_numeric) {
-        return None;
-    }
-    let plain: String = token.chars().filter(|c| !matches!(c, '\'' | '’')).collect();
-    let last = plain.rfind(['.', ',']);
-    let (whole, fraction) = match last.map(|at| (plain.get(..at), plain.get(at + 1..))) {
-        // Three digits after a single kind of separator group thousands; anything else is a fraction.
-        Some((Some(whole), Some(fraction))) if fraction.chars().count() != 3 || mixed(&plain) => (whole, fraction),
-        _ => (plain.as_str(), ""),
-    };
-    let whole: String = whole.chars().filter(|c| c.is_numeric()).collect();
-    let whole = whole.trim_start_matches('0');
-    let fraction = fraction.trim_end_matches('0');
-    let whole = if whole.is_empty() { "0" } else { whole };
-    Some(if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") })
-}
-
-fn mixed(number: &str) -> bool {
-    number.contains('.') && number.contains(',')
 }
 
 #[cfg(test)]

@@ -1,0 +1,146 @@
+//! The order of what was found: both signals fused, near-duplicates moved down.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use super::words::Words;
+use super::{Hit, Why};
+use crate::db::knowledge::CandidateRow;
+use crate::knowledge::{Calibration, language, terms};
+
+/// Near-duplicates show themselves in their first characters.
+const COMPARED_CHARACTERS_MAX: usize = 600;
+
+/// A candidate and what speaks for it.
+pub(super) struct Signals {
+    row: CandidateRow,
+    cosine: f32,
+    coverage: f32,
+    /// Its language is surely not the question's.
+    foreign: bool,
+    /// Its words cannot be compared with the question's.
+    wordless: bool,
+    score: f32,
+    rank: f32,
+    why: Why,
+}
+
+impl Signals {
+    pub fn new(row: CandidateRow, words: &Words, language: Option<&str>, calibration: Calibration) -> Self {
+        let cosine = row.cosine.filter(|x| x.is_finite()).map_or(0.0, |x| x as f32);
+        let coverage = words.coverage(&row.ts_config, &row.matched);
+        let foreign = matches!((language, row.language.as_deref()), (Some(a), Some(b)) if a != b);
+        // An embedder that knows words only has nothing to say across languages: there its weight stays on coverage.
+        let wordless = foreign || !language::separates_words(row.language.as_deref());
+        let weight = if wordless && calibration.understands_meaning { 0.0 } else { calibration.coverage_weight };
+        let fit = weight * coverage + (1.0 - weight) * calibration.fit(cosine);
+        let score = if row.exact { 1.0 } else { fit.clamp(0.0, 0.99) };
+        Self { row, cosine, coverage, foreign, wordless, score, rank: 0.0, why: Why::default() }
+    }
+
+    pub fn into_hit(self) -> Hit {
+        let row = self.row;
+        Hit {
+            passage_id: row.id,
+            document_id: row.document_id,
+            title: row.title,
+            source: row.source,
+            heading: row.heading,
+            text: row.text,
+            question: row.question,
+            language: row.language,
+            labels: row.labels,
+            score: self.score,
+            vector_score: self.cosine,
+            lexical_score: self.coverage,
+            exact: row.exact,
+            why: self.why,
+        }
+    }
+}
+
+/// Best first.
+pub(super) fn rank(mut signals: Vec<Signals>, lexical_weight: f32, understands_meaning: bool) -> Vec<Signals> {
+    let cosine = z_scores(signals.iter().map(|s| s.cosine));
+    let text = z_scores(signals.iter().map(|s| s.row.rank));
+    let coverage = z_scores(signals.iter().map(|s| s.coverage));
+    for (signal, ((cosine, text), coverage)) in signals.iter_mut().zip(cosine.iter().zip(text).zip(coverage)) {
+        let weight = if signal.wordless { 0.0 } else { lexical_weight };
+        let words = if understands_meaning { coverage } else { 0.5 * (text + coverage) };
+        signal.rank = (1.0 - weight) * cosine + weight * words;
+        let (vector, fused, foreign) = (*cosine, signal.rank, signal.foreign);
+        signal.why = Why { fused, vector, words, weight, near_duplicate: 0.0, foreign };
+    }
+    signals.sort_by(best_first);
+    signals
+}
+
+fn best_first(a: &Signals, b: &Signals) -> Ordering {
+    let place = |s: &Signals| (s.row.source.clone(), s.row.position);
+    b.row.exact.cmp(&a.row.exact).then_with(|| b.rank.total_cmp(&a.rank)).then_with(|| place(a).cmp(&place(b)))
+}
+
+fn z_scores(values: impl Iterator<Item = f32>) -> Vec<f32> {
+    let values: Vec<f32> = values.collect();
+    let count = values.len().max(1) as f32;
+    let mean = values.iter().sum::<f32>() / count;
+    let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / count).sqrt();
+    if deviation <= f32::EPSILON {
+        return vec![0.0; values.len()];
+    }
+    values.iter().map(|x| (x - mean) / deviation).collect()
+}
+
+/// Takes `limit` hits, each time the one whose rank less its likeness to those taken is best. Only the head of the
+/// list competes, so that diversity reorders good hits and never digs up bad ones.
+pub(super) fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) -> Vec<Signals> {
+    ranked.truncate(limit.saturating_mul(2));
+    let mut pool: Vec<(Signals, HashSet<String>)> = ranked
+        .into_iter()
+        .map(|signals| {
+            let text = signals.row.question.iter().flat_map(|question| question.chars()).chain([' ']);
+            let text: String = text.chain(signals.row.text.chars()).take(COMPARED_CHARACTERS_MAX).collect();
+            let words = terms::words(&text);
+            (signals, words.into_iter().collect())
+        })
+        .collect();
+    let mut taken: Vec<(Signals, HashSet<String>)> = Vec::with_capacity(limit);
+    while taken.len() < limit && !pool.is_empty() {
+        let penalty = |words: &HashSet<String>| {
+            let likeness = taken.iter().map(|(_, other)| overlap(words, other)).fold(0.0, f32::max);
+            diversity * likeness * likeness
+        };
+        let value = |(signals, words): &(Signals, HashSet<String>)| {
+            // Curated equals are in front of everything, whatever they resemble.
+            if signals.row.exact { f32::INFINITY } else { signals.rank - penalty(words) }
+        };
+        let values: Vec<f32> = pool.iter().map(value).collect();
+        // The first of equals, which best_first put in front.
+        let best = values
+            .iter()
+            .enumerate()
+            .fold(0, |best, (at, value)| if values.get(best).is_some_and(|top| value > top) { at } else { best });
+        let (mut signals, words) = pool.remove(best);
+        signals.why.near_duplicate = penalty(&words);
+        signals.why.fused = signals.rank - signals.why.near_duplicate;
+        taken.push((signals, words));
+    }
+    taken.into_iter().map(|(signals, _)| signals).collect()
+}
+
+fn overlap(a: &HashSet<String>, b: &HashSet<String>) -> f32 {
+    let shared = a.intersection(b).count();
+    shared as f32 / (a.len() + b.len()).saturating_sub(shared).max(1) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn z_scores_of_equals_are_zero() {
+        assert_eq!(z_scores([2.0, 2.0].into_iter()), [0.0, 0.0]);
+        assert_eq!(z_scores([1.0, 3.0].into_iter()), [-1.0, 1.0]);
+        assert!(z_scores(std::iter::empty()).is_empty());
+    }
+}
