@@ -13,6 +13,7 @@
 
 mod basket;
 mod fetch;
+mod reading;
 mod robots;
 mod sitemap;
 
@@ -32,9 +33,10 @@ use super::WebsiteParams;
 use crate::db;
 use crate::db::jobs::{Open, Taken, Visited};
 use crate::golden::Goldens;
-use crate::knowledge::{Format, IngestError, NewDocument, Progress, Stage};
+use crate::knowledge::{IngestError, NewDocument, Progress, Stage};
 use basket::{Basket, Change, Changed, Scope};
 use fetch::{Answer, Conditions, FetchError, Fetcher, Page};
+use reading::{decoded, format_of, wishes_no_index};
 use robots::{ROBOTS_BYTES_MAX, Robots};
 use sitemap::SITEMAP_BYTES_MAX;
 
@@ -45,8 +47,6 @@ const SITEMAPS_MAX: i64 = 1_000;
 /// Documents that are deleted together.
 const PRUNED_AT_ONCE: usize = 64;
 const URL_BYTES_MAX: usize = 2_048;
-/// Where a page's own character set and wish not to be indexed are looked for.
-const HEAD_BYTES: usize = 8 * 1_024;
 
 /// How websites are read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -505,55 +505,4 @@ fn path_of(url: &Url) -> String {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     }
-}
-
-/// By what the server says, else by the address.
-fn format_of(page: &Page) -> Option<Format> {
-    match page.content_type.as_str() {
-        "text/html" | "application/xhtml+xml" => Some(Format::Html),
-        "text/markdown" => Some(Format::Markdown),
-        "text/plain" => {
-            crate::knowledge::format_from_name(page.url.path()).filter(|f| f.is_text()).or(Some(Format::Text))
-        }
-        "application/pdf" => Some(Format::Pdf),
-        "application/vnd.openxmlformats-officedocument.wordprocessingml.document" => Some(Format::Docx),
-        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" => Some(Format::Xlsx),
-        "application/vnd.openxmlformats-officedocument.presentationml.presentation" => Some(Format::Pptx),
-        "" | "application/octet-stream" | "binary/octet-stream" => crate::knowledge::format_from_name(page.url.path()),
-        _ => None,
-    }
-}
-
-/// Text as UTF-8, by the character set that the server or the page names; files as they are.
-fn decoded(page: &Page, format: Format) -> Vec<u8> {
-    if !format.is_text() {
-        return page.bytes.clone();
-    }
-    let named = page.charset.clone().or_else(|| charset_in(&page.bytes));
-    let encoding = named.and_then(|name| encoding_rs::Encoding::for_label(name.as_bytes()));
-    let encoding = encoding.unwrap_or(encoding_rs::UTF_8);
-    let (text, _, _) = encoding.decode(&page.bytes);
-    // What stands for unreadable bytes is kept; a NUL has no place in any page.
-    text.replace('\0', "").into_bytes()
-}
-
-fn head_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes.get(..HEAD_BYTES).unwrap_or(bytes)).to_ascii_lowercase()
-}
-
-fn charset_in(bytes: &[u8]) -> Option<String> {
-    let head = head_of(bytes);
-    let at = head.find("charset=")? + "charset=".len();
-    let name = head.get(at..)?.trim_start_matches(['"', '\'']);
-    Some(name.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect())
-}
-
-/// `<meta name="robots" content="noindex">`, in any order and notation.
-fn wishes_no_index(page: &Page) -> bool {
-    let head = head_of(&page.bytes);
-    head.split("<meta").skip(1).any(|rest| {
-        let tag = rest.split('>').next().unwrap_or_default();
-        let names_us = tag.contains("robots") || tag.contains(AGENT);
-        names_us && tag.split(['"', '\'', ',', ' ', '=']).any(fetch::is_noindex)
-    })
 }
