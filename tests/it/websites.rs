@@ -303,7 +303,7 @@ async fn pages_that_break_golden_questions_are_refused_and_the_others_taken_in()
     let file = dir.path().join("goldens.toml");
     let golden = format!("[[golden]]\nquestion = {QUESTION:?}\nroute = \"answer\"\nmust = [\"three working days\"]\n");
     std::fs::write(&file, format!("version = 1\n{golden}")).unwrap();
-    let host = Host::start_with(|plan| {
+    let host = Host::start_with(move |plan| {
         plan.settings.website.allow_private = true;
         plan.settings.website.delay_ms = 0;
         plan.settings.golden.file = file.clone();
@@ -327,7 +327,11 @@ async fn pages_that_break_golden_questions_are_refused_and_the_others_taken_in()
     site.html("/p3", "\"2\"", "<h1>Wheels</h1><p>Spokes are laced by hand.</p>");
     site.html("/p9", "\"2\"", "<h1>Wheels</h1><p>Rims are made of oak.</p>");
     let report = visit(&host, &site.address, json!({})).await;
-    assert_eq!(report["job"]["result"]["pages"], json!({ "not-modified": 18, "refused": 1, "replaced": 2 }), "{report}");
+    assert_eq!(
+        report["job"]["result"]["pages"],
+        json!({ "not-modified": 18, "refused": 1, "replaced": 2 }),
+        "{report}"
+    );
     let (word, note) = outcome(&report, "/shipping");
     assert!(word == "refused" && note.contains(QUESTION), "{report}");
     let kept = "select count(*) from passages where text like '%three working days%'";

@@ -20,6 +20,7 @@ pub mod evidence;
 mod extractive;
 mod fallback;
 mod model;
+mod naming;
 mod openai;
 mod prompt;
 mod reference;

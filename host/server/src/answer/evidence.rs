@@ -6,6 +6,7 @@
 //!   stand in the passages. By default hardly any may be missing: a sentence of nine true words and an invented one is invented;
 //! - every number (also in words), date, price, web address and e-mail address of the sentence must stand in a passage: one that
 //!   does not makes the support 0;
+//! - a number that the passages say of another country, weekday or thing makes it 0, too;
 //! - so must every name: a word with a capital that does not begin the sentence (in German that is every noun);
 //! - a sentence that denies what the best matching sentence of the passages affirms (or the other way round) has
 //!   support 0.
@@ -27,6 +28,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::alignment::align;
+use super::naming::{is_weekday, named};
 use super::sentences::{is_factual, split};
 use super::{CitedSentence, DraftError, Evidence, PassageRef};
 use crate::knowledge::terms::{Stems, is_filler, words};
@@ -124,7 +126,16 @@ struct Carrier<'a> {
     words: HashSet<String>,
     concepts: HashSet<u16>,
     exacts: HashSet<String>,
-    sentences: Vec<(HashSet<String>, bool)>,
+    sentences: Vec<Line>,
+}
+
+/// A sentence of a passage.
+struct Line {
+    stems: HashSet<String>,
+    is_negated: bool,
+    exacts: HashSet<String>,
+    /// Weekdays and countries.
+    names: HashSet<u16>,
 }
 
 impl<'a> Carrier<'a> {
@@ -132,14 +143,20 @@ impl<'a> Carrier<'a> {
         let full = full_text(passage);
         let language = passage.language.clone().or_else(|| detect_language(&full).map(str::to_owned));
         let stems = Stems::new(language.as_deref());
-        let sentences = split(&passage.text)
+        let sentences: Vec<Line> = split(&passage.text)
             .into_iter()
-            .map(|sentence| (stems.content(sentence).into_iter().collect(), is_negated(sentence)))
+            .map(|sentence| Line {
+                stems: stems.content(sentence).into_iter().collect(),
+                is_negated: is_negated(sentence),
+                exacts: exacts(sentence).into_iter().collect(),
+                names: named(sentence, &stems),
+            })
             .collect();
         let all: HashSet<String> = stems.all(&full).into_iter().collect();
+        let concepts = all.iter().filter_map(|stem| stems.concept(stem));
         Self {
             passage,
-            concepts: all.iter().filter_map(|stem| stems.concept(stem)).collect(),
+            concepts: concepts.chain(sentences.iter().flat_map(|line| line.names.iter().copied())).collect(),
             stems: all,
             words: words(&full).into_iter().collect(),
             exacts: exacts(&full).into_iter().collect(),
@@ -169,7 +186,7 @@ async fn judge(
         true => passages.iter().filter_map(|p| carriers.get(p.id.as_str())).collect(),
         false => passage_ids.iter().filter_map(|id| carriers.get(id.as_str())).collect(),
     };
-    let (support, problem) = match missing_exact(&text, &cited) {
+    let (support, problem) = match missing_exact(&text, &cited).or_else(|| misplaced(&text, &cited)) {
         Some(problem) => (0.0, Some(problem)),
         None => weigh(&text, &cited, embedder).await?,
     };
@@ -190,6 +207,39 @@ fn missing_exact(text: &str, cited: &[&Carrier]) -> Option<String> {
         "a number"
     };
     Some(format!("it names {kind} that is not in the passages"))
+}
+
+/// A number that the passages say of something else: the price of a parcel to another country, the hours of another day, what
+/// another product costs.
+fn misplaced(text: &str, cited: &[&Carrier]) -> Option<String> {
+    let spoken = Stems::new(detect_language(text).or_else(|| cited.first()?.language.as_deref()));
+    let told = named(text, &spoken);
+    let lines = || cited.iter().flat_map(|carrier| &carrier.sentences);
+    // Capitals say nothing in German.
+    let mut names = if spoken.language() == Some("de") { HashSet::new() } else { names(text) };
+    names.retain(|name| spoken.concept(&spoken.stem(name)).is_none());
+    let is_elsewhere = |exact: &String| {
+        let with_it: Vec<&Line> = lines().filter(|line| line.exacts.contains(exact)).collect();
+        let is_of_another = [true, false].into_iter().any(|weekdays| {
+            let of_kind =
+                |names: &HashSet<u16>| names.iter().copied().filter(|name| is_weekday(*name) == weekdays).collect();
+            let told: HashSet<u16> = of_kind(&told);
+            let others: Vec<HashSet<u16>> = with_it.iter().map(|line| of_kind(&line.names)).collect();
+            !told.is_empty()
+                && !others.is_empty()
+                && others.iter().all(|names| !names.is_empty() && names.is_disjoint(&told))
+        });
+        let has_no_passage = match names.iter().collect::<Vec<_>>().as_slice() {
+            [name] => {
+                let of_name = || cited.iter().filter(|carrier| carrier.words.contains(*name));
+                of_name().next().is_some() && !of_name().any(|carrier| carrier.exacts.contains(exact))
+            }
+            _ => false,
+        };
+        is_of_another || has_no_passage
+    };
+    let problem = "it says a number of something else than the passages do";
+    exacts(text).iter().any(is_elsewhere).then(|| problem.to_owned())
 }
 
 /// Share of a foreign sentence's words that must have a counterpart; translations of single words are missed now and then.
@@ -330,7 +380,7 @@ fn contradicts(text: &str, cited: &[&Carrier]) -> bool {
     let mut best: Option<(usize, bool)> = None;
     for carrier in cited {
         let content: HashSet<String> = Stems::new(carrier.language.as_deref()).content(text).into_iter().collect();
-        for (stems, passage_negated) in &carrier.sentences {
+        for Line { stems, is_negated: passage_negated, .. } in &carrier.sentences {
             let shared = content.intersection(stems).count();
             if shared * 2 < content.len() || shared < 2 {
                 continue;

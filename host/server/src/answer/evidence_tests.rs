@@ -77,6 +77,28 @@ async fn invented_facts_are_cut() {
 }
 
 #[tokio::test]
+async fn numbers_of_something_else_are_cut() {
+    let table = "- Austria: 4.90 EUR, 1 to 3 days\n- Germany: 6.90 EUR, 2 to 4 days\n- Monday to Friday: 9:00 to 18:00\n- Saturday: 10:00 to 13:00";
+    let mut passages = vec![passage("prices", table)];
+    passages.push(PassageRef { title: "Bicycles: Flaneur".into(), ..passage("flaneur", "It costs 1190 EUR.") });
+    passages.push(PassageRef { title: "Bicycles: Fernweh".into(), ..passage("fernweh", "It costs 1690 EUR.") });
+    for (text, is_said) in [
+        ("A parcel to Germany costs 6.90 EUR.", true),
+        ("A parcel to Germany costs 4.90 EUR.", false),
+        ("To Austria it takes 2 to 4 days.", false),
+        ("Austria 4.90 EUR and Germany 6.90 EUR.", true),
+        ("On Tuesday: 9:00 to 18:00.", true),
+        ("On Saturday: 9:00 to 18:00.", false),
+        ("The Fernweh costs 1690 EUR.", true),
+        ("The Fernweh costs 1190 EUR.", false),
+    ] {
+        let sentence = DraftedSentence { text: text.to_owned(), passage_ids: Vec::new() };
+        let gated = gate(vec![sentence], &passages, None, EvidenceSettings { support_min: 0.5 }).await.unwrap();
+        assert_eq!(gated.has_facts(), is_said, "{text} {:?}", gated.cut);
+    }
+}
+
+#[tokio::test]
 async fn courtesies_stay_and_count_for_nothing() {
     let gated =
         gated(&[("Hello Anna!", &[]), ("We ship to Austria.", &["ship"]), ("We also sell cars.", &["ship"])]).await;
@@ -135,6 +157,20 @@ impl Embedder for Constant {
         _: Purpose,
     ) -> futures::future::BoxFuture<'a, Result<Vec<Vec<f32>>, crate::knowledge::EmbedError>> {
         Box::pin(async move { Ok(texts.iter().map(|_| vec![1.0, 0.0]).collect()) })
+    }
+}
+
+#[test]
+fn a_bound_is_no_denial() {
+    for (text, denies) in [
+        ("We do not ship to Japan.", true),
+        ("Bicycles ridden no more than five kilometres.", false),
+        ("Nicht nur samstags.", false),
+        ("We no longer ship to Japan.", true),
+        ("Wir liefern nicht mehr nach Japan.", true),
+        ("No, not on Sunday.", true),
+    ] {
+        assert_eq!(is_negated(text), denies, "{text}");
     }
 }
 

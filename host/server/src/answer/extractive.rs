@@ -13,12 +13,17 @@
 //! the passage is in another language, concepts and translations ([`alignment`](super::alignment)) stand for equal stems, and
 //! the same shares are asked for: a passage that is only about something alike answers in no language.
 //!
+//! What a question is about must be there, whatever the shares: a name, a number, what stands behind "of your" ([`asked`]). A
+//! question for a length of time or a price is answered by one. Of equally good quotations one in the customer's language is
+//! taken; where there is none, another language's is given as it is, because nothing here can translate.
+//!
 //! A question that follows up another is answered when the quotation holds everything that it says itself, and most of what both
 //! say together.
 //!
 //! Every sentence given is a sentence of the passage, so nothing can be unsupported; only Markdown's marks are taken off,
 //! because Messenger shows them as they are.
 
+mod asked;
 mod plain;
 mod quoting;
 mod topic;
@@ -40,8 +45,18 @@ const SCORE_GRACE: f32 = 0.15;
 /// Share of the question's topic words that a quotation of such a passage must hold; translations are missed now and then.
 const GRACE_COVERAGE_MIN: f32 = 1.0;
 const GRACE_COVERAGE_MIN_FOREIGN: f32 = 0.65;
+/// Below the grace everything of the question must stand there, and so much of it in what the passage says that it is about.
+const CLEAR_ABOUT_MIN: f32 = 0.75;
+/// The same for an entry of a FAQ, whose question says more than a heading.
+const CLEAR_ENTRY_ABOUT_MIN: f32 = 0.5;
+/// Passages that fit less than this are not looked at.
+const SCORE_MIN: f32 = 0.15;
+/// What a heading adds that asks in the question's own words.
+const ECHO: f32 = 0.3;
 /// What a quotation that denies loses when the question does not.
 const DENIAL: f32 = 0.25;
+/// What a quotation in another language than the question's loses: it is better than none, and no more.
+const FOREIGN: f32 = 0.25;
 /// Passages that are looked at; the others fit worse than all of these.
 const PASSAGES_MAX: usize = 5;
 const MODEL: &str = "extractive";
@@ -61,30 +76,42 @@ impl Extractive {
 
     /// The draft for a request. Same request, same answer.
     pub async fn answer(&self, request: &DraftRequest) -> Result<DraftOutcome, DraftError> {
-        let near = self.score_min - SCORE_GRACE;
-        let fitting = request.passages.iter().filter(|passage| passage.score >= near).take(PASSAGES_MAX);
         let mut quotations: Vec<Quotation> = Vec::new();
-        for passage in fitting {
+        for passage in request.passages.iter().filter(|passage| passage.score >= SCORE_MIN).take(PASSAGES_MAX) {
             let mut topic = Topic::new(request, passage);
             if topic.is_foreign {
                 topic.translate(passage, self.embedder.as_ref()).await?;
             }
-            let least = match (passage.score >= self.score_min, topic.is_foreign) {
-                (true, _) => 0.0,
-                (false, false) => GRACE_COVERAGE_MIN,
-                (false, true) => GRACE_COVERAGE_MIN_FOREIGN,
-            };
-            quotations.extend(quote(request, passage, &topic).filter(|quotation| quotation.coverage >= least));
+            quotations.extend(quote(request, passage, &topic).filter(|quotation| self.fits_enough(quotation)));
         }
         // max_by takes the last of equals, retrieval put the best first.
         let asks_denial = is_negated(&request.question);
-        let denies = |q: &Quotation| !asks_denial && q.sentences.iter().any(|sentence| is_negated(sentence));
-        let value =
-            |q: &Quotation| q.passage.score + 0.5 * q.coverage + 0.5 * q.about - if denies(q) { DENIAL } else { 0.0 };
+        // One of three sentences may well deny something else.
+        let denies = |q: &Quotation| {
+            let denying = q.sentences.iter().filter(|sentence| is_negated(sentence)).count();
+            !asks_denial && 2 * denying >= q.sentences.len()
+        };
+        let value = |q: &Quotation| {
+            let (denial, foreign) = (if denies(q) { DENIAL } else { 0.0 }, if q.is_foreign { FOREIGN } else { 0.0 });
+            q.passage.score + 0.5 * q.coverage + 0.5 * q.about + ECHO * q.echo - denial - foreign
+        };
         Ok(match quotations.into_iter().rev().max_by(|a, b| value(a).total_cmp(&value(b))) {
             Some(quotation) => DraftOutcome::Drafted(drafted(&quotation)),
             None => DraftOutcome::Declined(self.declined(request)),
         })
+    }
+
+    /// The worse a passage fits by its score, the more its words must say. Short questions fit badly in other languages.
+    fn fits_enough(&self, quotation: &Quotation) -> bool {
+        let Quotation { passage, coverage, about, is_foreign, .. } = quotation;
+        if passage.score >= self.score_min {
+            return true;
+        }
+        if passage.score >= self.score_min - SCORE_GRACE {
+            return *coverage >= if *is_foreign { GRACE_COVERAGE_MIN_FOREIGN } else { GRACE_COVERAGE_MIN };
+        }
+        let is_about = if passage.question.is_some() { CLEAR_ENTRY_ABOUT_MIN } else { CLEAR_ABOUT_MIN };
+        *coverage >= 1.0 && *about >= is_about
     }
 
     fn declined(&self, request: &DraftRequest) -> Declined {

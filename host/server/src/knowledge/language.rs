@@ -27,6 +27,12 @@ struct Language {
     stemmer: Option<Algorithm>,
 }
 
+impl Language {
+    fn is_cyrillic(&self) -> bool {
+        matches!(self.code, "bg" | "ru" | "uk")
+    }
+}
+
 const fn language(code: &'static str, lang: Lang, ts_config: &'static str, stemmer: Option<Algorithm>) -> Language {
     Language { code, lang, ts_config, stemmer }
 }
@@ -184,8 +190,17 @@ impl Detector {
         let carried_on = before.map(|code| Detected { code, confidence: Detected::CARRIED_ON });
         let guess = self.detector.detect(text).and_then(|info| Guess::of(&info));
         if let Some(guess) = guess.filter(|guess| guess.script != Script::Latin) {
-            let code = guess.code_if_sure().filter(|_| letters >= SIGNS_MIN);
-            return code.map(|code| Detected { code, confidence: 1.0 }).or(carried_on);
+            // Of scripts that several languages share, the likely one.
+            let likely = before.or(page).filter(|code| by_code(code).is_some_and(|one| one.is_cyrillic()));
+            let unsure = likely.filter(|_| guess.script == Script::Cyrillic).unwrap_or(guess.code);
+            let found = match guess.code_if_sure() {
+                Some(code) => Detected { code, confidence: 1.0 },
+                None => Detected { code: unsure, confidence: Detected::LIKELY },
+            };
+            return if letters >= SIGNS_MIN { Some(found) } else { carried_on };
+        }
+        if letters < LETTERS_MIN {
+            return carried_on;
         }
         let words = Telltales::of(text);
         let value = |code: &str| {
@@ -212,7 +227,7 @@ impl Detector {
         {
             return Some(Detected { code, confidence: Detected::LIKELY });
         }
-        if let Some(code) = guess.and_then(Guess::code_if_sure).filter(|_| letters >= LETTERS_MIN)
+        if let Some(code) = guess.and_then(Guess::code_if_sure)
             && (reliable.is_some() || words.of_language(code) > 0.0 || (best.1 < WORDS_LEAD_MIN && words.are_many()))
         {
             return Some(Detected { code, confidence: 1.0 });

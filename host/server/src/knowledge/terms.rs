@@ -25,12 +25,21 @@ static FILLERS: LazyLock<HashMap<&'static str, HashSet<&'static str>>> = LazyLoc
 });
 
 pub(super) static CONCEPT_LINES: &str = include_str!("words/concepts.txt");
+/// Weekdays and countries, numbered behind the concepts.
+pub(super) static NAME_LINES: &str = include_str!("words/names.txt");
+
+/// Number of the first name.
+static NAMES_FROM: LazyLock<u16> = LazyLock::new(|| {
+    let headings = CONCEPT_LINES.lines().filter(|line| !line.starts_with('#') && !line.contains(':'));
+    u16::try_from(headings.count()).unwrap_or(u16::MAX) + 1
+});
 
 /// Number of the concept that a stem stands for, by language.
 static CONCEPTS: LazyLock<HashMap<&'static str, HashMap<String, u16>>> = LazyLock::new(|| {
     let mut concepts: HashMap<&'static str, HashMap<String, u16>> = HashMap::new();
     let mut number = 0;
-    for line in CONCEPT_LINES.lines().filter(|line| !line.starts_with('#')) {
+    let lines = CONCEPT_LINES.lines().chain(NAME_LINES.lines());
+    for line in lines.filter(|line| !line.starts_with('#')) {
         match line.split_once(':') {
             None => number += 1,
             Some((code, words)) => {
@@ -42,6 +51,11 @@ static CONCEPTS: LazyLock<HashMap<&'static str, HashMap<String, u16>>> = LazyLoc
     }
     concepts
 });
+
+/// Whether a concept is a weekday or a country: one of them is never meant by another.
+pub fn is_name(concept: u16) -> bool {
+    concept >= *NAMES_FROM
+}
 
 /// Snowball makes one stem of the country and the currency, in English and in French: a price is no word about France.
 const FRANCS: [&str; 2] = ["franc", "francs"];
@@ -129,6 +143,11 @@ impl Stems {
         CONCEPTS.get(self.language.as_deref()?)?.get(stem).copied()
     }
 
+    /// ISO 639-1 code of the language, if it is a known one.
+    pub fn language(&self) -> Option<&str> {
+        self.language.as_deref()
+    }
+
     /// Stems of all words of a text, fillers included.
     pub fn all(&self, text: &str) -> Vec<String> {
         words(text).iter().map(|word| self.stem(word)).collect()
@@ -205,7 +224,9 @@ mod tests {
             assert_eq!(concept(code, word), shipping, "{word}");
         }
         assert_ne!(concept("en", "price"), shipping);
-        assert_eq!(concept("en", "bicycle"), None);
+        assert_eq!(concept("en", "saddle"), None);
+        assert_eq!(concept("de", "Schweiz"), concept("es", "Suiza"));
+        assert!(concept("nl", "Duitsland").is_some_and(is_name) && !shipping.is_some_and(is_name));
         // The same letters mean something else in another language.
         assert_ne!(concept("fr", "location"), concept("en", "location"));
     }

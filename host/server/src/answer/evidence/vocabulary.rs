@@ -171,8 +171,19 @@ const NEGATIONS: &[&str] = &[
     "zonder",
 ];
 
+/// Behind "not", these bound and do not deny: "nicht nur". The second ones do so before a "than": "no more than five".
+const ONLY: &[&str] = &["only", "nur", "solo", "solamente", "seulement", "apenas", "alleen"];
+const MORE: &[&str] = &[
+    "more", "less", "later", "earlier", "fewer", "mehr", "weniger", "spater", "mas", "menos", "plus", "moins", "piu",
+    "meno", "mais", "meer", "minder",
+];
+const THAN: &[&str] = &["than", "als", "de", "que", "di", "che", "do", "dan"];
+
 pub(in crate::answer) fn is_negated(text: &str) -> bool {
-    words(text).iter().any(|word| NEGATIONS.contains(&word.as_str()))
+    let words = words(text);
+    let is_one_of = |at: usize, list: &[&str]| words.get(at).is_some_and(|word| list.contains(&word.as_str()));
+    let bounds = |at: usize| is_one_of(at + 1, ONLY) || (is_one_of(at + 1, MORE) && is_one_of(at + 2, THAN));
+    (0..words.len()).any(|at| is_one_of(at, NEGATIONS) && !bounds(at))
 }
 
 /// Numbers that are often written as words, folded; "one" is an article in too many languages.

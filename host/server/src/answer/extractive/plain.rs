@@ -13,9 +13,11 @@ pub(super) fn is_markup(sentence: &str) -> bool {
 pub(super) fn drafted(quotation: &Quotation<'_>) -> Drafted {
     let passage = quotation.passage;
     let header = table_header(&passage.text);
+    let heading = quotation.heading.map(|heading| format!("{}:", plain_line(heading)));
     let plain: Vec<String> = quotation.sentences.iter().map(|sentence| plain(sentence, &header)).collect();
-    let sentences: Vec<CitedSentence> = plain
+    let sentences: Vec<CitedSentence> = heading
         .iter()
+        .chain(&plain)
         .map(|text| CitedSentence {
             text: text.clone(),
             passage_ids: vec![passage.id.clone()],
@@ -32,6 +34,10 @@ pub(super) fn drafted(quotation: &Quotation<'_>) -> Drafted {
     let text = match passage.question {
         Some(_) => passage.text.trim().lines().map(plain_line).collect::<Vec<_>>().join("\n"),
         None => joined(&quotation.sentences, &plain),
+    };
+    let text = match heading {
+        Some(heading) => format!("{heading}{}{text}", if text.contains('\n') { '\n' } else { ' ' }),
+        None => text,
     };
     let (model, prompt) = (MODEL.to_owned(), String::new());
     Drafted { text, sentences, evidence, model, prompt_tokens: 0, completion_tokens: 0, prompt, cut: Vec::new() }

@@ -1,8 +1,9 @@
 //! Which part of a passage answers a question.
 
 use super::plain::{is_item, is_markup, table_header};
-use super::topic::{Topic, has_number};
+use super::topic::Topic;
 use super::{DraftRequest, PassageRef};
+use crate::answer::evidence::is_negated;
 use crate::answer::sentences::split;
 use crate::knowledge::terms::words;
 
@@ -26,12 +27,26 @@ pub(super) struct Quotation<'a> {
     pub coverage: f32,
     /// Share of the topic words in what the passage says it is about: its heading, or its curated question.
     pub about: f32,
+    /// How much what it is about echoes the question's words.
+    pub echo: f32,
+    /// It is in another language than the question.
+    pub is_foreign: bool,
+    /// To be said before it: without "What is not covered" its lines would say the opposite.
+    pub heading: Option<&'a str>,
+}
+
+impl<'a> Quotation<'a> {
+    fn of(passage: &'a PassageRef, sentences: Vec<&'a str>, coverage: f32, about: f32) -> Self {
+        Self { passage, sentences, coverage, about, echo: 0.0, is_foreign: false, heading: None }
+    }
 }
 
 /// The part of a passage to quote; `None` when no part of it speaks of what was asked, or fits into the allowed length.
 pub(super) fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef, topic: &Topic) -> Option<Quotation<'a>> {
+    let denying = innermost(&passage.title).filter(|inner| is_negated(inner) && passage.question.is_none());
     let fits = |sentences: &[&str]| {
-        let length: usize = sentences.iter().map(|s| s.chars().count() + 1).sum();
+        let spoken = sentences.iter().copied().chain(denying);
+        let length: usize = spoken.map(|s| s.chars().count() + 1).sum();
         request.max_characters == 0 || length <= request.max_characters + 1
     };
     let all: Vec<&str> = split(&passage.text).into_iter().filter(|sentence| !is_markup(sentence)).collect();
@@ -41,22 +56,31 @@ pub(super) fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef, topic: 
         Some(question) => {
             let coverage = topic.coverage(&[question.as_str(), heading.as_str()], &all);
             let speaks = match is_polar(&passage.text) {
-                true => topic.equals(question),
+                true => topic.equals(question, &all),
                 false => coverage >= COVERAGE_MIN && about >= ENTRY_COVERAGE_MIN,
             };
-            (fits(&all) && !all.is_empty() && speaks).then_some(Quotation { passage, sentences: all, coverage, about })
+            (fits(&all) && !all.is_empty() && speaks).then_some(Quotation::of(passage, all, coverage, about))
         }
         None => whole_list(topic, passage, &all, &fits, about).or_else(|| best_run(topic, passage, &all, &fits, about)),
     };
-    quotation.filter(|quotation| {
+    let quotation = quotation.filter(|quotation| {
         // One concept may be met in passing, by another of its names: then only the heading says what the passage is about.
-        let is_anchored =
-            about > 0.0 || (quotation.coverage >= 1.0 && topic.is_met_word_for_word(&quotation.sentences));
-        let texts = [passage.question.as_deref().unwrap_or_default(), heading.as_str()];
-        let says_how_long = !topic.asks_how_long || quotation.sentences.iter().any(|sentence| has_number(sentence));
-        let is_met = quotation.coverage >= COVERAGE_MIN && is_anchored && says_how_long;
-        is_met && topic.says_what_is_new(&texts, &quotation.sentences)
-    })
+        let is_anchored = about > 0.0
+            || (quotation.coverage >= 1.0 && topic.says_enough() && topic.is_met_word_for_word(&quotation.sentences));
+        let header = table_header(&passage.text).join(" ");
+        let texts = [passage.question.as_deref().unwrap_or_default(), heading.as_str(), header.as_str()];
+        let is_met = quotation.coverage >= COVERAGE_MIN && is_anchored && topic.is_of_the_kind(&quotation.sentences);
+        is_met
+            && topic.holds_essentials(&texts, &quotation.sentences)
+            && topic.says_what_is_new(&texts, &quotation.sentences)
+    });
+    let echo = topic.echo(passage.question.as_deref().or(innermost(&passage.title)).unwrap_or_default());
+    quotation.map(|quotation| Quotation { is_foreign: topic.is_foreign, heading: denying, echo, ..quotation })
+}
+
+/// The heading right above a passage.
+fn innermost(title: &str) -> Option<&str> {
+    title.split(": ").flat_map(|part| part.split(" > ")).last().map(str::trim)
 }
 
 /// A list or table under a heading that is what was asked about, unless one of its lines says more of the question itself.
@@ -70,14 +94,15 @@ fn whole_list<'a>(
     let lines: Vec<&str> = all.iter().copied().filter(|line| is_item(line)).collect();
     let header = table_header(&passage.text);
     let lines: Vec<&str> = lines.into_iter().skip(usize::from(!header.is_empty())).collect();
-    let one_says_more = lines.iter().any(|line| topic.coverage(&[], &[line]) > 0.0);
+    let says: Vec<f32> = lines.iter().map(|line| topic.coverage(&[], &[line])).collect();
+    let one_says_more = says.iter().any(|one| *one > says.iter().copied().fold(f32::INFINITY, f32::min));
     // Where something is, no list says: it would be found for the thing alone.
-    let is_whole = !topic.asks_where
+    let is_whole = !topic.asks.place
         && (2..=LINES_MAX).contains(&lines.len())
         && about >= COVERAGE_MIN
         && !one_says_more
         && fits(&lines);
-    is_whole.then_some(Quotation { passage, coverage: about, sentences: lines, about })
+    is_whole.then_some(Quotation::of(passage, lines, about, about))
 }
 
 /// Words that join several topics in one heading, folded.
@@ -109,7 +134,7 @@ fn best_run<'a>(
     let header = table_header(&passage.text).join(" ");
     let heading = heading_of(&passage.title);
     let context = [heading.as_str(), header.as_str()];
-    let mut best: Option<(f32, Quotation)> = None;
+    let mut best: Option<(f32, f32, std::ops::Range<usize>)> = None;
     // A short passage is one thought, and is given whole; a list's lines are as many.
     let is_list = all.len() > 1 && all.iter().all(|line| is_item(line));
     let whole = all.len() <= SENTENCES_MAX && header.is_empty() && !is_list && fits(all);
@@ -126,6 +151,9 @@ fn best_run<'a>(
             if run.last().is_some_and(|last| last.trim_end().ends_with(':')) {
                 continue;
             }
+            if !topic.is_of_the_kind(run) {
+                continue;
+            }
             let single = run.iter().map(|sentence| topic.coverage(&context, &[sentence])).fold(0.0, f32::max);
             let own = run.iter().map(|sentence| topic.coverage(&[], &[sentence])).fold(0.0, f32::max);
             if single < SINGLE_COVERAGE_MIN {
@@ -136,12 +164,38 @@ fn best_run<'a>(
             // Of two runs that hold the same, the one whose every sentence speaks of it.
             let each: f32 = run.iter().map(|sentence| topic.coverage(&[], &[sentence])).sum::<f32>() / length as f32;
             let value = coverage + 0.5 * single + 0.5 * own + 0.5 * each - GAIN_MIN * length as f32;
-            if best.as_ref().is_none_or(|(top, _)| value > *top) {
-                best = Some((value, Quotation { passage, sentences: run.to_vec(), coverage, about }));
+            if best.as_ref().is_none_or(|(top, ..)| value > *top) {
+                best = Some((value, coverage, start..start + length));
             }
         }
     }
-    best.map(|(_, quotation)| quotation)
+    let (_, coverage, run) = best?;
+    let run = if topic.is_general() { widened(topic, all, run, &context, fits) } else { run };
+    Some(Quotation::of(passage, all.get(run)?.to_vec(), coverage, about))
+}
+
+/// The run with neighbours that answer as well as it does, when nothing says which of them is meant.
+fn widened(
+    topic: &Topic,
+    all: &[&str],
+    run: std::ops::Range<usize>,
+    context: &[&str],
+    fits: &dyn Fn(&[&str]) -> bool,
+) -> std::ops::Range<usize> {
+    let answers = |at: usize| {
+        all.get(at).is_some_and(|sentence| {
+            topic.is_of_the_kind(&[sentence]) && topic.coverage(context, &[sentence]) >= COVERAGE_MIN
+        })
+    };
+    let mut run = run;
+    loop {
+        let before = run.start.checked_sub(1).filter(|at| answers(*at)).map(|at| at..run.end);
+        let wider = before.or_else(|| answers(run.end).then(|| run.start..run.end + 1));
+        match wider.filter(|wider| wider.len() <= SENTENCES_MAX && all.get(wider.clone()).is_some_and(fits)) {
+            Some(wider) => run = wider,
+            None => return run,
+        }
+    }
 }
 
 /// Whether an answer begins with yes or no.

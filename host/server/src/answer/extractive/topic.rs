@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::{DraftError, DraftRequest, PassageRef};
 use crate::answer::alignment::align;
-use crate::answer::evidence::number_word;
+use crate::answer::naming::weekdays_between;
 use crate::answer::reference::points_back;
-use crate::knowledge::terms::{Stems, words};
+use crate::knowledge::terms::{Stems, is_name, words};
 use crate::knowledge::{Embedder, detect_language, focus};
+
+use super::asked::{self, Kinds, has_amount, has_duration, has_sum, is_cost};
 
 /// The words of the question that carry its topic.
 pub(super) struct Topic {
@@ -17,8 +19,11 @@ pub(super) struct Topic {
     wanted: Vec<Wanted>,
     /// The passage is in another language than the question.
     pub is_foreign: bool,
-    pub asks_where: bool,
-    pub asks_how_long: bool,
+    /// Of what kind the answer must be.
+    pub asks: Kinds,
+    language: Option<String>,
+    /// All words of the question.
+    said: HashSet<String>,
 }
 
 struct Wanted {
@@ -32,6 +37,15 @@ struct Wanted {
     is_new: bool,
     /// Counts when it is met, and is not missed otherwise.
     is_generic: bool,
+    /// An answer must not lack it.
+    is_essential: bool,
+}
+
+impl Wanted {
+    fn of(stem: String, word: String, concept: Option<u16>) -> Self {
+        let translations = HashSet::new();
+        Self { stem, word, concept, translations, is_new: false, is_generic: false, is_essential: false }
+    }
 }
 
 impl Topic {
@@ -42,34 +56,42 @@ impl Topic {
         let theirs = if is_foreign { Stems::new(asked) } else { stems.again() };
         let mut wanted: Vec<Wanted> = Vec::new();
         let context = request.context.as_deref().unwrap_or_default();
-        let asked_words = words(&focus(&request.question));
-        let asks = |names: &[&str]| asked_words.iter().any(|word| names.contains(&word.as_str()));
-        let how_long = asked_words.windows(2).any(|pair| matches!(pair, [how, long] if how == "how" && long == "long"));
-        let (asks_where, asks_how_long) = (asks(WHERE), how_long || asks(HOW_LONG));
-        let own = theirs.content(&focus(&request.question));
+        let question = focus(&request.question);
+        let mut asks = Kinds::of(&question, &theirs);
+        let has_own_kind = asks != Kinds::default();
+        if !has_own_kind && !context.is_empty() {
+            // "And to Germany?" asks for what the question before did.
+            asks = Kinds::of(&focus(context), &theirs);
+        }
+        let essentials = asked::essentials(&question, theirs.language());
+        let own = theirs.content(&question);
         let keeps_things = own.is_empty() || points_back(&request.question);
-        for (text, is_new) in [(focus(&request.question), true), (focus(context), false)] {
-            for (stem, word) in theirs.content_words(&text) {
+        for (text, is_new) in [(question.as_str(), true), (&focus(context), false)] {
+            let said = words(text);
+            for (stem, word) in theirs.content_words(text) {
                 if wanted.iter().any(|known| known.stem == stem) {
                     continue;
                 }
-                let concept = theirs.concept(&stem);
+                let hands_back = asked::hands_back(&word, &said);
+                let concept = if hands_back { *asked::RETURNING } else { theirs.concept(&stem) };
                 // "And to Germany?" puts another thing in the place of the one before: only what was asked about it goes on.
                 // "How much is it?" means the thing itself.
-                if is_new || keeps_things || concept.is_some() {
-                    wanted.push(Wanted {
-                        stem,
-                        word,
-                        concept,
-                        translations: HashSet::new(),
-                        is_new,
-                        is_generic: false,
-                    });
+                // A new question for a time or a price puts away the one before.
+                let is_put_away = has_own_kind && is_cost(concept);
+                let goes_on = (keeps_things || concept.is_some_and(|concept| !is_name(concept))) && !is_put_away;
+                if is_new || goes_on {
+                    let is_essential = is_new && (essentials.contains(&word) || concept.is_some_and(is_name));
+                    wanted.push(Wanted { is_new, is_essential, ..Wanted::of(stem, word, concept) });
                 }
             }
         }
         mark_generic(&mut wanted);
-        Self { stems, wanted, is_foreign, asks_where, asks_how_long }
+        if asks.place && !wanted.iter().any(|one| one.concept.is_some() && one.concept == *asked::PLACE) {
+            let is_generic = wanted.iter().any(|one| !one.is_generic);
+            wanted.push(Wanted { is_generic, is_new: true, ..Wanted::of(String::new(), String::new(), *asked::PLACE) });
+        }
+        let said = words(&question).into_iter().collect();
+        Self { language: passage.language.clone(), stems, wanted, is_foreign, asks, said }
     }
 
     /// Looks for translations of the wanted words among the passage's.
@@ -78,7 +100,8 @@ impl Topic {
         passage: &PassageRef,
         embedder: Option<&Arc<dyn Embedder>>,
     ) -> Result<(), DraftError> {
-        let asked: Vec<String> = self.wanted.iter().map(|wanted| wanted.word.clone()).collect();
+        let words = self.wanted.iter().map(|wanted| wanted.word.clone());
+        let asked: Vec<String> = words.filter(|word| !word.is_empty()).collect();
         let question = passage.question.as_deref().unwrap_or_default();
         let texts = [passage.title.as_str(), question, passage.text.as_str()];
         let given: Vec<String> =
@@ -104,11 +127,51 @@ impl Topic {
 
     /// How much of the topic is what a heading or curated question is about. "Where" is answered under "Directions", too.
     pub fn about(&self, heading: &str) -> f32 {
-        let english = Stems::new(Some("en"));
-        let location = english.concept(&english.stem("where"));
         let held = Held::new(&self.stems, [&heading].into_iter());
-        let is_there = self.asks_where && location.is_some_and(|concept| held.concepts.contains(&concept));
+        let is_there = self.asks.place && asked::PLACE.is_some_and(|concept| held.concepts.contains(&concept));
         self.coverage(&[heading], &[]).max(if is_there { 0.5 } else { 0.0 })
+    }
+
+    /// Whether nothing particular is asked about: "how long does shipping take?", to wherever.
+    pub fn is_general(&self) -> bool {
+        let mut wanted = self.wanted.iter().filter(|wanted| !wanted.is_generic);
+        (self.asks.duration || self.asks.amount)
+            && wanted.all(|one| one.concept.is_some_and(|concept| !is_name(concept)))
+    }
+
+    /// Whether the texts hold everything that an answer must not lack; names and numbers in one sentence (with the heading), which
+    /// is an answer of the kind that is asked for.
+    pub fn holds_essentials(&self, more: &[&str], sentences: &[&str]) -> bool {
+        let held = Held::new(&self.stems, more.iter().chain(sentences));
+        let essential = || self.wanted.iter().filter(|wanted| wanted.is_essential && !wanted.is_generic);
+        let names =
+            || essential().filter(|one| one.concept.is_some_and(is_name) || one.word.chars().any(char::is_numeric));
+        essential().all(|wanted| held.holds(wanted, self.is_foreign))
+            && (names().next().is_none()
+                || sentences.iter().any(|sentence| {
+                    let held = Held::new(&self.stems, more.iter().chain([sentence]));
+                    self.is_of_the_kind(&[sentence]) && names().all(|wanted| held.holds(wanted, self.is_foreign))
+                }))
+    }
+
+    /// Whether the question has more than a lone word that may be met anywhere.
+    pub fn says_enough(&self) -> bool {
+        let mut wanted = self.wanted.iter().filter(|wanted| !wanted.is_generic);
+        wanted.next().is_some_and(|first| first.is_essential || wanted.next().is_some())
+    }
+
+    /// How much a heading or curated question echoes this one, fillers and all: 1 when it is the same words.
+    pub fn echo(&self, heading: &str) -> f32 {
+        let theirs: HashSet<String> = words(heading).into_iter().collect();
+        let shared = self.said.intersection(&theirs).count();
+        shared as f32 / (self.said.len() + theirs.len() - shared).max(1) as f32
+    }
+
+    /// Whether one of the sentences is an answer of the kind that is asked for.
+    pub fn is_of_the_kind(&self, sentences: &[&str]) -> bool {
+        let language = self.language.as_deref();
+        (!self.asks.duration || sentences.iter().any(|sentence| has_duration(sentence, language)))
+            && (!self.asks.amount || sentences.iter().any(|sentence| has_amount(sentence, &self.stems)))
     }
 
     /// Whether one of the words stands there itself, or its translation.
@@ -131,33 +194,107 @@ impl Topic {
         })
     }
 
-    /// Whether a curated question speaks of the same things, no more and no less. A "yes" or "no" is only an answer to the
-    /// very question that it was written for.
-    pub fn equals(&self, question: &str) -> bool {
-        if self.wanted.is_empty() || self.coverage(&[question], &[]) < 1.0 {
+    /// Whether a curated question speaks of the same things: what it says is wanted, and what is wanted stands there, or for a
+    /// smaller part in its answer, which is given whole. A "yes" or "no" is only an answer to the very question that it was
+    /// written for.
+    pub fn equals(&self, question: &str, answer: &[&str]) -> bool {
+        if self.wanted.is_empty()
+            || self.coverage(&[question], &[]) < POLAR_COVERAGE_MIN
+            || self.coverage(&[question], answer) < 1.0
+        {
             return false;
         }
-        // The other way round: whatever the curated question says must be wanted.
+        // The other way round.
         self.stems.content_words(question).into_iter().all(|(stem, word)| {
             let concept = self.stems.concept(&stem);
-            self.wanted.iter().any(|wanted| {
-                wanted.translations.contains(&word)
-                    || wanted.word == word
-                    || (wanted.concept.is_some() && wanted.concept == concept)
-                    || (!self.is_foreign && wanted.stem == stem && is_same_word(&wanted.word, &word))
-            })
+            let says_little = GENERIC.contains(&word.as_str()) || concept.is_some() && concept == *asked::GOODS;
+            says_little
+                || self.wanted.iter().any(|wanted| {
+                    wanted.translations.contains(&word)
+                        || wanted.word == word
+                        || (wanted.concept.is_some() && wanted.concept == concept)
+                        || (!self.is_foreign && wanted.stem == stem && is_same_word(&wanted.word, &word))
+                })
         })
     }
 }
 
-/// Words by which people ask where something is, and how long it takes, folded.
-const WHERE: &[&str] = &["where", "wo", "donde", "ou", "dove", "onde", "waar"];
-const HOW_LONG: &[&str] = &["lange", "dauert", "tarda", "tardan", "dure", "durata", "demora", "duurt"];
+/// Share of the wanted words that a curated question must hold by itself when its answer begins with yes or no.
+const POLAR_COVERAGE_MIN: f32 = 0.5;
 
 /// Words that tell nothing of the topic beside others, folded: ways of asking, and "number" beside "phone".
 const GENERIC: &[&str] = &[
-    "long", "take", "takes", "happen", "happens", "back", "near", "lange", "dauert", "dauern", "tarda", "tardan",
-    "prend", "dure", "demora", "duurt", "finde", "find", "kommt", "puedo", "puede", "puis", "posso",
+    "long",
+    "take",
+    "takes",
+    "happen",
+    "happens",
+    "back",
+    "near",
+    "work",
+    "works",
+    "get",
+    "receive",
+    "bring",
+    "come",
+    "time",
+    "dura",
+    "komme",
+    "kommen",
+    "mitkommen",
+    "mitbringen",
+    "mitnehmen",
+    "bringen",
+    "mit",
+    "venir",
+    "amener",
+    "apporter",
+    "traer",
+    "llevar",
+    "portare",
+    "venire",
+    "trazer",
+    "meebrengen",
+    "lange",
+    "dauert",
+    "dauern",
+    "finde",
+    "find",
+    "kommt",
+    "bekomme",
+    "bekommen",
+    "erhalte",
+    "zuruck",
+    "funktioniert",
+    "darf",
+    "durfen",
+    "geht",
+    "tarda",
+    "tardan",
+    "recibir",
+    "recibo",
+    "funciona",
+    "puedo",
+    "puede",
+    "prend",
+    "dure",
+    "recevoir",
+    "recois",
+    "marche",
+    "fonctionne",
+    "temps",
+    "longtemps",
+    "puis",
+    "tiempo",
+    "tempo",
+    "ricevo",
+    "funziona",
+    "posso",
+    "demora",
+    "recebo",
+    "duurt",
+    "krijg",
+    "werkt",
 ];
 const OF_CONTACTS: &[&str] =
     &["number", "address", "nummer", "adresse", "numero", "direccion", "indirizzo", "endereco"];
@@ -165,21 +302,18 @@ const OF_CONTACTS: &[&str] =
 /// Marks generic words, as long as others are left.
 fn mark_generic(wanted: &mut [Wanted]) {
     const CONTACTS: [&str; 2] = ["phone", "email"];
-    let english = Stems::new(Some("en"));
-    let contacts = CONTACTS.map(|word| english.concept(&english.stem(word)));
+    let contacts = CONTACTS.map(asked::english);
     let names_contact = wanted.iter().any(|one| one.concept.is_some() && contacts.contains(&one.concept));
     let is_generic = |one: &Wanted| {
-        GENERIC.contains(&one.word.as_str()) || (names_contact && OF_CONTACTS.contains(&one.word.as_str()))
+        GENERIC.contains(&one.word.as_str())
+            || (one.concept.is_some() && one.concept == *asked::GOODS)
+            || (names_contact && OF_CONTACTS.contains(&one.word.as_str()))
     };
-    if wanted.iter().any(|one| one.is_new && !is_generic(one)) {
+    if wanted.iter().any(|one| !is_generic(one)) {
         for one in wanted {
             one.is_generic = is_generic(one);
         }
     }
-}
-
-pub(super) fn has_number(sentence: &str) -> bool {
-    sentence.chars().any(char::is_numeric) || words(sentence).iter().any(|word| number_word(word).is_some())
 }
 
 /// What some texts hold, by stem and concept.
@@ -187,21 +321,36 @@ struct Held {
     forms: HashMap<String, Vec<String>>,
     words: HashSet<String>,
     concepts: HashSet<u16>,
+    /// It names a sum of money.
+    has_sum: bool,
 }
 
 impl Held {
     fn new<'a>(stems: &Stems, texts: impl Iterator<Item = &'a &'a str>) -> Self {
         let (mut forms, mut all) = (HashMap::<String, Vec<String>>::new(), HashSet::new());
-        for word in texts.flat_map(|text| words(text)) {
-            forms.entry(stems.stem(&word)).or_default().push(word.clone());
-            all.insert(word);
+        let (mut concepts, mut sum) = (HashSet::new(), false);
+        for text in texts {
+            sum |= has_sum(text, stems);
+            concepts.extend(weekdays_between(text, stems));
+            for word in words(text) {
+                forms.entry(stems.stem(&word)).or_default().push(word.clone());
+                all.insert(word);
+            }
         }
-        let concepts = forms.keys().filter_map(|stem| stems.concept(stem)).collect();
-        Self { forms, words: all, concepts }
+        concepts.extend(forms.keys().filter_map(|stem| stems.concept(stem)));
+        Self { forms, words: all, concepts, has_sum: sum }
     }
 
     fn holds(&self, wanted: &Wanted, is_foreign: bool) -> bool {
         if wanted.concept.is_some_and(|concept| self.concepts.contains(&concept)) {
+            return true;
+        }
+        // A price need not be called one, and when something closes is said by when it is open.
+        if is_cost(wanted.concept) && self.has_sum {
+            return true;
+        }
+        let asks_closing = wanted.concept.is_some() && wanted.concept == *asked::CLOSING;
+        if asks_closing && asked::OPENING.is_some_and(|concept| self.concepts.contains(&concept)) {
             return true;
         }
         self.holds_itself(wanted, is_foreign)

@@ -1,7 +1,7 @@
 //! What the words and letters of a text say of its language: all that speaks in a text of two to five words, where the
 //! statistics of letters behind `whatlang` guess.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use crate::knowledge::terms;
@@ -11,7 +11,7 @@ static LINES: &str = include_str!("../words/telltales.txt");
 /// The languages that have a folded word among their fillers, concepts or telltales.
 static SPEAKERS: LazyLock<HashMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
     let mut speakers: HashMap<&'static str, Vec<&'static str>> = HashMap::new();
-    let lines = [terms::FILLER_LINES, terms::CONCEPT_LINES, LINES].into_iter().flat_map(str::lines);
+    let lines = [terms::FILLER_LINES, terms::CONCEPT_LINES, terms::NAME_LINES, LINES].into_iter().flat_map(str::lines);
     for (code, words) in lines.filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(':')) {
         for word in words.split_whitespace() {
             let codes = speakers.entry(word).or_default();
@@ -82,11 +82,10 @@ impl Telltales {
                 *by_language.entry(code).or_default() += own / speakers.len() as f32;
             }
         }
-        for (letter, says) in LETTERS {
-            if text.chars().flat_map(char::to_lowercase).any(|c| c == *letter) {
-                for (code, weight) in *says {
-                    *by_language.entry(code).or_default() += weight;
-                }
+        let special: HashSet<char> = text.chars().filter(|c| !c.is_ascii()).flat_map(char::to_lowercase).collect();
+        for (_, says) in LETTERS.iter().filter(|(letter, _)| special.contains(letter)) {
+            for (code, weight) in *says {
+                *by_language.entry(code).or_default() += weight;
             }
         }
         Self { by_language, words: words.len() }
