@@ -201,7 +201,7 @@ async fn a_passing_failure_is_repeated_within_bounds() {
         (again(error(500, 1, 0, false), 2), 3, true),
         (again(error(500, 1, 0, false), 3), 3, false),
         (again(error(500, 2, 0, true), 6), 6, false),
-        (again(Outcome::Empty { status: 503 }, 1), 2, true),
+        (again(Outcome::Empty { status: 408 }, 1), 2, true),
         (again(error(400, 77_777, 0, true), 1), 2, true),
         (again(Outcome::Delay(Duration::from_millis(200)), 1), 1, true),
     ];
@@ -318,6 +318,7 @@ async fn a_send_without_a_clear_answer_is_settled_by_metas_own_record() {
         (Outcome::Html { status: 500 }, true, false),
         (Outcome::Html { status: 502 }, false, false),
         (Outcome::Empty { status: 504 }, true, false),
+        (Outcome::Empty { status: 503 }, false, false),
         (error(500, 1, 1_357_046, false), true, false),
     ];
     for (index, (outcome, has_echoes, is_taken)) in cases.into_iter().enumerate() {
@@ -400,7 +401,7 @@ async fn a_send_that_nobody_can_look_up_waits_for_a_person() {
 }
 
 #[tokio::test]
-async fn a_burst_while_a_worker_is_busy_becomes_one_more_turn_and_loses_nothing() {
+async fn a_burst_while_an_answer_is_drafted_is_one_turn_and_loses_nothing() {
     const MESSAGES: usize = 24;
     let model = HeldModel::start(&format!("{ANSWER} [1]")).await;
     let settings = model.settings();
@@ -414,7 +415,8 @@ async fn a_burst_while_a_worker_is_busy_becomes_one_more_turn_and_loses_nothing(
     model.release(MESSAGES);
     host.drained().await;
     let turns = host.turns("2301").await;
-    assert_eq!(turns.len(), 2, "{turns:?}");
+    assert_eq!(turns.len(), 1, "{turns:?}");
+    assert_eq!(host.got("2301").len(), 1, "one answer to all of it");
     let mut read: Vec<String> = turns
         .iter()
         .flat_map(|turn| turn["mids"].as_array().unwrap().clone())

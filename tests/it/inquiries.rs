@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::host::{ANSWER, Host, PAGE, QUESTION};
 
+/// Meta's own app, which asks the questions of a lead ad.
+const LEAD_APP: u64 = 413_038_776_280_800;
+
 #[tokio::test]
 async fn a_person_whom_only_a_plugin_knows_is_answered_by_their_user_ref() {
     let host = Host::start().await;
@@ -127,4 +130,42 @@ async fn a_second_matter_is_added_to_the_open_ticket_and_told_to_the_crm() {
     assert_eq!(matters[1]["summary"], "The customer withdrew the message.", "{matters}");
     assert_ne!(matters[0]["summary"], matters[1]["summary"], "{matters}");
     assert!(matters[0]["summary"].as_str().unwrap().contains("did not reach the customer"), "{matters}");
+}
+
+#[tokio::test]
+async fn metas_own_questions_silence_the_machine_until_they_are_answered() {
+    let host = Host::start().await;
+    host.teach_answer().await;
+    let asks = async |psid: &str, mid: &str| {
+        let now_ms = wire::now_ms();
+        let piece = wire::from_page(PAGE, psid, now_ms, wire::echo(mid, "Which size?", LEAD_APP, None));
+        assert_eq!(host.meta.post(&wire::body(PAGE, now_ms, vec![piece])).await.unwrap(), 200);
+        host.read_all().await;
+    };
+    let lead = |kind: &str| {
+        json!({ "referral": { "type": kind, "source": "ADS", "ad_id": "604" },
+                "lead": { "data": [{ "question": "What would you like to know?", "answer": QUESTION }] } })
+    };
+    let summary = json!({ "message": { "mid": "m_summary", "text": QUESTION,
+                                       "hop_context": [{ "app_id": LEAD_APP, "metadata": "lead" }] } });
+    for (psid, end) in [("3501", lead("LEAD_COMPLETE")), ("3502", summary)] {
+        asks(psid, &format!("m_asked_{psid}")).await;
+        host.ask(psid, "M").await;
+        assert_eq!(host.meta.from_person(psid, lead("LEAD_INCOMPLETE")).await.unwrap(), 200);
+        host.drained().await;
+        assert_eq!((host.owner(psid).await.as_str(), host.turns(psid).await.len()), ("human", 0), "{psid}");
+        assert_eq!(host.meta.from_person(psid, end).await.unwrap(), 200);
+        host.drained().await;
+        assert_eq!(host.turns(psid).await.len(), 1, "{psid}");
+        // The shipped policies give leads to people, and say so.
+        assert_eq!(host.got(psid).len(), 1, "{psid}");
+    }
+    assert!(host.got("3502")[0].contains(ANSWER), "{:?}", host.got("3502"));
+    // A person who has the conversation by then keeps it.
+    asks("3503", "m_asked_3503").await;
+    host.meta.inbox_echo("3503", "Ada here.").await.unwrap();
+    host.read_all().await;
+    assert_eq!(host.meta.from_person("3503", lead("LEAD_COMPLETE")).await.unwrap(), 200);
+    host.drained().await;
+    assert_eq!((host.owner("3503").await.as_str(), host.turns("3503").await.len()), ("human", 0));
 }

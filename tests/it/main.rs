@@ -35,6 +35,7 @@ mod ingestion;
 mod inquiries;
 mod jobs;
 mod knowledge;
+mod late;
 mod learning;
 mod local_model;
 mod objects;

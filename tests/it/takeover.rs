@@ -92,10 +92,11 @@ async fn a_stored_echo_of_a_person_holds_the_machine_before_any_turn_has_read_it
         payload: json!({}),
     };
     db::inbox::insert(&db.pool, &[echo]).await.unwrap();
-    assert!(db::outbox::claim(&db.pool, "test", 10).await.unwrap().is_empty());
+    assert!(db::outbox::claim(&db.pool, "test", 10, &[]).await.unwrap().is_empty());
     // Another conversation is not held.
     let (_, other) = seed_conversation(&db.pool, "812").await;
-    let claimed: Vec<Uuid> = db::outbox::claim(&db.pool, "test", 10).await.unwrap().into_iter().map(|c| c.id).collect();
+    let claimed: Vec<Uuid> =
+        db::outbox::claim(&db.pool, "test", 10, &[]).await.unwrap().into_iter().map(|c| c.id).collect();
     assert_eq!(claimed, [other]);
     let mut tx = db.pool.begin().await.unwrap();
     assert_eq!(db::conversations::set_owner(&mut tx, id, "human", "test", None, None).await.unwrap(), 1);
@@ -291,7 +292,8 @@ async fn no_answer_of_the_machine_is_claimed_after_a_takeover_has_committed() {
                     let mut claimed = Vec::new();
                     while !done.load(Ordering::SeqCst) {
                         // Few at a time, so that claims and takeovers meet all through the batch.
-                        claimed.extend(db::outbox::claim(&pool, "race", 2).await.unwrap().into_iter().map(|c| c.id));
+                        claimed
+                            .extend(db::outbox::claim(&pool, "race", 2, &[]).await.unwrap().into_iter().map(|c| c.id));
                     }
                     claimed
                 })
@@ -324,7 +326,7 @@ async fn no_answer_of_the_machine_is_claimed_after_a_takeover_has_committed() {
         let due: Vec<Uuid> = seeded.iter().map(|(_, row)| *row).collect();
         assert!(claimed.iter().all(|row| due.contains(row)), "batch {batch}: an answer of the old epoch was claimed");
         assert_eq!(claimed.len() + voided.len(), BATCH, "batch {batch}: each answer is claimed or void, and once");
-        assert!(db::outbox::claim(&db.pool, "late", 100).await.unwrap().is_empty());
+        assert!(db::outbox::claim(&db.pool, "late", 100, &[]).await.unwrap().is_empty());
         // What came late is found and settled as void.
         let late = db::outbox::unsendable(&db.pool, 1_000).await.unwrap();
         assert_eq!(late.len(), BATCH + claimed.len());

@@ -6,10 +6,11 @@
 //! table (updated 2026-06-25) with our action beside each row; it is searched in this order:
 //!
 //! 1. a row for this code and this subcode,
-//! 2. a row for this subcode (or the same number as code) whatever the code,
+//! 2. a row for this subcode (or the same number as code) whatever the code: Meta's long subcodes mean one thing each, and
+//!    the code beside them has changed before,
 //! 3. a row for the code alone, or the range it falls in,
-//! 4. `is_transient: true` → retry,
-//! 5. HTTP 429 → rate limit,
+//! 4. HTTP 429 → rate limit, also where the row says only "again" or "invalid",
+//! 5. `is_transient: true` → retry,
 //! 6. an error body we do not know → permanent: Graph has refused the message, and a person sees the ticket; resending
 //!    what is not understood could go on forever,
 //! 7. no readable error body → [`without_body`].
@@ -135,15 +136,20 @@ pub struct GraphError {
 }
 
 impl GraphError {
-    /// Reads `{"error":{…}}`. `None` when there is no error object with a code.
+    /// Reads `{"error":{…}}`. `None` when there is no error object with a code, a subcode or Meta's word that it will pass.
     pub fn from_body(body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         let error = body.get("error")?.as_object()?;
-        let code = whole_at(error, "code")?;
+        let code = whole_at(error, "code");
+        let subcode = whole_at(error, "error_subcode").filter(|subcode| *subcode != 0);
+        let is_transient = flag_at(error, "is_transient");
+        if code.is_none() && subcode.is_none() && !is_transient {
+            return None;
+        }
         Some(Self {
-            code: Some(code),
-            subcode: whole_at(error, "error_subcode").filter(|subcode| *subcode != 0),
-            is_transient: flag_at(error, "is_transient"),
+            code,
+            subcode,
+            is_transient,
             names_no_person: text_at(error, "message").is_some_and(|text| text.contains("No matching user found")),
             fbtrace_id: text_at(error, "fbtrace_id").map(|id| id.chars().take(64).collect()),
         })
@@ -206,12 +212,12 @@ use StopReason::{Permission, PolicyBlock, Restricted};
 
 /// Meta's error table with our action for each row.
 pub const RULES: &[Rule] = &[
-    row(Pair(1, 1357046), Action::Ambiguous(Reported), "invalid JSON reply, although possibly sent"),
+    row(Number(1357046), Action::Ambiguous(Reported), "invalid JSON reply, although possibly sent"),
     row(Code(1), retry_at_most(2), "unknown error, often a missing permission"),
     row(Code(2), RETRY, "temporary failure, or the person has blocked the Page"),
     row(Code(1200), RETRY, "temporary send failure"),
     // limits
-    row(Pair(613, 2018338), HoldPerson, "the Page's messages bother this person"),
+    row(Number(2018338), HoldPerson, "the Page's messages bother this person"),
     row(Code(4), Action::RateLimited(App), "application request limit"),
     row(Code(17), Action::RateLimited(App), "user request limit"),
     row(Code(341), Action::RateLimited(App), "application limit"),
@@ -219,12 +225,12 @@ pub const RULES: &[Rule] = &[
     row(Code(613), Action::RateLimited(Page), "calls within a time span (613-2534040 for Messenger)"),
     row(Codes(80000, 80014), Action::RateLimited(Page), "business use case limits: 80001 Pages, 80006 Messenger"),
     // windows
-    row(Pair(10, 2018278), OutsideWindow, "outside the allowed window"),
-    row(Pair(10, 2534022), OutsideWindow, "outside the allowed window"),
-    row(Pair(10, 2018065), OutsideWindow, "outside the window, needs the news permission"),
+    row(Number(2018278), OutsideWindow, "outside the allowed window"),
+    row(Number(2534022), OutsideWindow, "outside the allowed window"),
+    row(Number(2018065), OutsideWindow, "outside the window, needs the news permission"),
     // the person
-    row(Pair(10, 2018108), PersonUnreachable, "cannot receive messages now"),
-    row(Pair(100, 2018001), PersonUnreachable, "no such person for this Page"),
+    row(Number(2018108), PersonUnreachable, "cannot receive messages now"),
+    row(Number(2018001), PersonUnreachable, "no such person for this Page"),
     row(Pair(100, 33), PersonUnreachable, "the object does not exist or is another Page's"),
     row(Number(551), PersonUnreachable, "this person is not available"),
     row(
@@ -241,7 +247,7 @@ pub const RULES: &[Rule] = &[
         "the person is in Meta's automated questions",
     ),
     // the Page and its token
-    row(Pair(10, 1893063), Action::StopPage(Restricted), "the Page may not send for a while"),
+    row(Number(1893063), Action::StopPage(Restricted), "the Page may not send for a while"),
     row(Code(368), Action::StopPage(PolicyBlock), "blocked for policy violations"),
     row(Code(10), Action::StopPage(Permission), "permission missing or app not reviewed"),
     row(Code(230), Action::StopPage(Permission), "pages_messaging missing"),
@@ -270,9 +276,12 @@ pub const RULES: &[Rule] = &[
 pub fn classify(http_status: u16, error: Option<&GraphError>, usage: &UsageReport) -> Failure {
     let Some(error) = error else { return without_body(http_status, usage) };
     let action = match find(error) {
+        None | Some(Action::Retry { .. } | Action::Permanent(BadRequest)) if http_status == 429 => {
+            Action::RateLimited(Page)
+        }
         Some(action) => action,
         None if error.is_transient => RETRY,
-        None if http_status == 429 => Action::RateLimited(Page),
+        None if error.code.is_none() => return without_body(http_status, usage),
         None => Action::Permanent(PermanentReason::Unknown),
     };
     failure(action, error.subcode, usage)
@@ -280,16 +289,15 @@ pub fn classify(http_status: u16, error: Option<&GraphError>, usage: &UsageRepor
 
 /// The table's action for an error, if it has one.
 pub fn find(error: &GraphError) -> Option<Action> {
-    let code = error.code?;
-    let subcode = error.subcode;
-    if code == 100 && subcode.is_none() && error.names_no_person {
+    let (code, subcode) = (error.code, error.subcode);
+    if code == Some(100) && subcode.is_none() && error.names_no_person {
         return Some(PersonUnreachable);
     }
-    let is_pair = |rule: &&Rule| matches!(rule.on, Pair(c, s) if c == code && subcode == Some(s));
-    let is_number = |rule: &&Rule| matches!(rule.on, Number(n) if n == code || subcode == Some(n));
+    let is_pair = |rule: &&Rule| matches!(rule.on, Pair(c, s) if code == Some(c) && subcode == Some(s));
+    let is_number = |rule: &&Rule| matches!(rule.on, Number(n) if code == Some(n) || subcode == Some(n));
     let is_code = |rule: &&Rule| match rule.on {
-        Code(c) => c == code,
-        Codes(first, last) => (first..=last).contains(&code),
+        Code(c) => code == Some(c),
+        Codes(first, last) => code.is_some_and(|code| (first..=last).contains(&code)),
         _ => false,
     };
     let rule =
@@ -299,15 +307,17 @@ pub fn find(error: &GraphError) -> Option<Action> {
 
 /// The action for an answer without a readable Graph error: an empty body, a proxy's HTML page, broken JSON.
 ///
-/// - 429 → rate limit; 503 and 408: the server says it did not take the request → retry.
-/// - 500, 502, 504 and other 5xx: something in between failed, perhaps after passing the request on; there is no
-///   idempotency key, so a second send could be a second message → ambiguous.
+/// - 429 → rate limit; 408, and a 503 that says when to come back: the server did not take the request → retry.
+/// - 500, 502, 504 and every other 5xx: something in between failed, perhaps after passing the request on (proxies say 503
+///   too when the connection behind them breaks); there is no idempotency key, so a second send could be a second
+///   message → ambiguous.
 /// - 2xx: accepted, but we cannot tell which message it became → ambiguous.
 /// - the rest never reached Graph's own logic (wrong address, blocked by a proxy) → permanent.
 pub fn without_body(http_status: u16, usage: &UsageReport) -> Failure {
     let action = match http_status {
         429 => Action::RateLimited(Page),
-        408 | 503 => RETRY,
+        408 => RETRY,
+        503 if usage.retry_after_ms.is_some() => RETRY,
         500..=599 => Action::Ambiguous(GatewayFailure),
         200..=299 => Action::Ambiguous(UnreadableSuccess),
         _ => Action::Permanent(PermanentReason::Unknown),

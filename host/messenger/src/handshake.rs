@@ -1,12 +1,17 @@
 //! The verification request: `GET <callback>?hub.mode=subscribe&hub.verify_token=…&hub.challenge=1158201444`.
 //!
 //! Meta sends it when the callback is registered. The answer is 200 with the challenge as the whole body (text/plain), 403
-//! when the token is another one. The challenge is echoed to whoever asks, so it must be digits and short: anything else
-//! would let a stranger place text on our origin.
+//! to whoever does not show the right mode and token, each once. Only who has shown them is told, by 400, that the
+//! challenge is none. It is echoed to whoever asks, so it must be digits and short: anything else would let a stranger place
+//! text on our origin.
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+const MODE: &str = "hub.mode";
+const TOKEN: &str = "hub.verify_token";
+const CHALLENGE: &str = "hub.challenge";
 
 /// The longest challenge echoed. Meta documents an int; today's have about ten digits.
 pub const CHALLENGE_DIGITS_MAX: usize = 64;
@@ -31,8 +36,10 @@ impl HandshakeError {
     /// The status to answer with.
     pub fn http_status(&self) -> u16 {
         match self {
-            Self::WrongMode | Self::WrongToken => 403,
-            Self::Missing { .. } | Self::Repeated { .. } | Self::BadChallenge => 400,
+            Self::Missing { parameter: CHALLENGE } | Self::Repeated { parameter: CHALLENGE } | Self::BadChallenge => {
+                400
+            }
+            Self::Missing { .. } | Self::Repeated { .. } | Self::WrongMode | Self::WrongToken => 403,
         }
     }
 }
@@ -48,9 +55,8 @@ pub fn verify_handshake(
     challenge: Option<&str>,
     expected: &[SecretString],
 ) -> Result<String, HandshakeError> {
-    let mode = mode.ok_or(HandshakeError::Missing { parameter: "hub.mode" })?;
-    let token = verify_token.ok_or(HandshakeError::Missing { parameter: "hub.verify_token" })?;
-    let challenge = challenge.ok_or(HandshakeError::Missing { parameter: "hub.challenge" })?;
+    let mode = mode.ok_or(HandshakeError::Missing { parameter: MODE })?;
+    let token = verify_token.ok_or(HandshakeError::Missing { parameter: TOKEN })?;
     if mode != "subscribe" {
         return Err(HandshakeError::WrongMode);
     }
@@ -63,6 +69,7 @@ pub fn verify_handshake(
     if !bool::from(is_known) {
         return Err(HandshakeError::WrongToken);
     }
+    let challenge = challenge.ok_or(HandshakeError::Missing { parameter: CHALLENGE })?;
     let is_number =
         (1..=CHALLENGE_DIGITS_MAX).contains(&challenge.len()) && challenge.bytes().all(|b| b.is_ascii_digit());
     if is_number { Ok(challenge.to_owned()) } else { Err(HandshakeError::BadChallenge) }
@@ -78,16 +85,20 @@ pub fn verify_handshake_query<'a>(
     expected: &[SecretString],
 ) -> Result<String, HandshakeError> {
     let (mut mode, mut token, mut challenge) = (None, None, None);
+    let mut is_challenge_repeated = false;
     for (name, value) in pairs {
         let (parameter, slot) = match name {
-            "hub.mode" => ("hub.mode", &mut mode),
-            "hub.verify_token" => ("hub.verify_token", &mut token),
-            "hub.challenge" => ("hub.challenge", &mut challenge),
+            MODE => (MODE, &mut mode),
+            TOKEN => (TOKEN, &mut token),
+            CHALLENGE => (CHALLENGE, &mut challenge),
             _ => continue,
         };
-        if slot.replace(value).is_some() {
-            return Err(HandshakeError::Repeated { parameter });
+        match slot.replace(value) {
+            Some(_) if parameter == CHALLENGE => is_challenge_repeated = true,
+            Some(_) => return Err(HandshakeError::Repeated { parameter }),
+            None => {}
         }
     }
-    verify_handshake(mode, token, challenge, expected)
+    let verified = verify_handshake(mode, token, challenge, expected)?;
+    if is_challenge_repeated { Err(HandshakeError::Repeated { parameter: CHALLENGE }) } else { Ok(verified) }
 }

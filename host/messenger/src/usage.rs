@@ -61,18 +61,40 @@ impl UsageReport {
         let app = object(headers, "x-app-usage").map(|object| percent(&object));
         let page = object(headers, "x-page-usage").map(|object| percent(&object));
         let business = object(headers, "x-business-use-case-usage").map(|object| business(&object)).unwrap_or_default();
+        let retry_after_ms = headers
+            .get(http::header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
+            .map(|seconds| seconds.saturating_mul(1000).min(REGAIN_AFTER_MS_MAX));
+        Self::of(app, page, business, retry_after_ms)
+    }
+
+    fn of(
+        app: Option<UsagePercent>,
+        page: Option<UsagePercent>,
+        business: Vec<BusinessUsage>,
+        retry_after_ms: Option<u64>,
+    ) -> Self {
         let percents = app.iter().chain(&page).chain(business.iter().map(|usage| &usage.percent));
         Self {
             max_percent: percents.map(UsagePercent::max).max().unwrap_or(0),
             regain_after_ms: business.iter().filter_map(|usage| usage.regain_after_ms).max(),
-            retry_after_ms: headers
-                .get(http::header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
-                .map(|seconds| seconds.saturating_mul(1000).min(REGAIN_AFTER_MS_MAX)),
+            retry_after_ms,
             app,
             page,
             business,
         }
+    }
+
+    /// The part that concerns a Page's messages. The business header may name other Pages and other products of the same
+    /// business, whose limits are no reason to pause this one; where it does not name the Page, all of it counts.
+    pub fn for_page(&self, page_id: &str) -> Self {
+        let named = || self.business.iter().filter(|usage| usage.id == page_id);
+        if named().next().is_none() {
+            return self.clone();
+        }
+        let is_messaging =
+            |usage: &&BusinessUsage| matches!(usage.r#type.as_deref(), None | Some("messenger" | "pages"));
+        Self::of(self.app, self.page, named().filter(is_messaging).cloned().collect(), self.retry_after_ms)
     }
 
     /// How long to stay away after a rate limit, by the headers alone.

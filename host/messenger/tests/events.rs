@@ -225,8 +225,14 @@ fn an_echo_tells_who_wrote() {
 fn what_the_page_sends_without_the_echo_flag_is_still_the_pages() {
     let piece = json!({"sender":{"id":PAGE},"recipient":{"id":PERSON},"timestamp":T,"message":{"mid":"m","text":"x"}});
     let event = one("messaging", piece);
-    assert!(event.from_page && !needs_turn(&event));
+    assert!(event.from_page && !needs_turn(&event) && opens_window(&event).is_none());
     assert_eq!(event.psid.as_ref().map(|psid| psid.as_str()), Some(PERSON));
+    let EventKind::Echo(echo) = &event.kind else { panic!("{event:?}") };
+    assert_eq!(echo.origin(&AppId::from("12345")), EchoOrigin::Inbox, "somebody wrote it, and it does not say: an app");
+    let ours = json!({"sender":{"id":PAGE},"recipient":{"id":PERSON},"timestamp":T,
+        "message":{"mid":"m","text":"x","is_echo":false,"app_id":12345,"metadata":"row-1"}});
+    let EventKind::Echo(echo) = one("messaging", ours).kind else { panic!("an echo") };
+    assert_eq!((echo.origin(&AppId::from("12345")), echo.metadata.as_deref()), (EchoOrigin::Ours, Some("row-1")));
 }
 
 #[test]
@@ -318,6 +324,15 @@ fn changes_are_typed() {
     assert_eq!(change("inbox_labels", json!({"action":"add","label":{"id":3}})).kind_name(), "inbox_labels");
     assert_eq!(change("messenger_template_status_update", json!({"event":"PAUSED"})).kind_name(), "template_status");
     assert_eq!(change("ratings", json!({})).kind_name(), "unknown");
+    // Fields that Meta lists without a shape are kept, although they begin like the ones whose events come in `messaging`.
+    for field in ["messaging_optouts", "messaging_integrity", "message_context", "messaging_direct_sends"] {
+        assert_eq!(change(field, json!({"sender":{"id":"5"}})).kind_name(), "unknown", "{field}");
+    }
+    for field in
+        ["messages", "message_edits", "messaging_policy_enforcement", "standby", "send_cart", "response_feedback"]
+    {
+        assert_eq!(change(field, json!({"sender":{"id":"5"}})).kind, EventKind::DashboardTest, "{field}");
+    }
     assert_eq!(one("changes", json!({"value":{}})).kind_name(), "malformed");
     assert_eq!(one("changes", json!({"field":"feed","value":"x"})).kind_name(), "malformed");
 }

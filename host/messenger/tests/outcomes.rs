@@ -49,6 +49,14 @@ fn every_row_of_metas_table_has_its_action() {
         ((10, 2534022), OutsideWindow),
         ((10, 2018065), OutsideWindow),
         ((10, 2018108), PersonUnreachable),
+        // The long numbers mean the same beside another code.
+        ((200, 2018278), OutsideWindow),
+        ((100, 2534022), OutsideWindow),
+        ((200, 2018001), PersonUnreachable),
+        ((100, 2018108), PersonUnreachable),
+        ((4, 2018338), HoldPerson),
+        ((2, 1357046), Failure::Ambiguous { reason: AmbiguousReason::Reported }),
+        ((200, 1893063), stop(StopReason::Restricted)),
         ((10, 1893063), stop(StopReason::Restricted)),
         ((10, 0), stop(StopReason::Permission)),
         ((200, 0), stop(StopReason::Permission)),
@@ -107,8 +115,37 @@ fn numbers_may_be_strings_and_transient_decides_for_unknown_codes() {
     assert_eq!(outcome(500, transient), Failure::Retry { after_ms: None, attempts_max: None });
     let still_permanent = br#"{"error":{"code":10,"error_subcode":2018278,"is_transient":true}}"#;
     assert_eq!(outcome(400, still_permanent), Failure::OutsideWindow, "a known number is stronger");
-    let unknown_429 = br#"{"error":{"code":98765}}"#;
-    assert_eq!(outcome(429, unknown_429), Failure::RateLimited { resume_after_ms: None, scope: LimitScope::Page });
+}
+
+#[test]
+fn a_429_is_a_limit_unless_the_numbers_say_something_graver() {
+    let limited = Failure::RateLimited { resume_after_ms: None, scope: LimitScope::Page };
+    for (code, subcode) in [(98765, 0), (1, 0), (2, 0), (1200, 0), (100, 0), (613, 0), (80006, 0)] {
+        assert_eq!(outcome(429, &body(code, subcode)), limited, "{code}");
+    }
+    assert_eq!(outcome(429, br#"{"error":{"code":98765,"is_transient":true}}"#), limited);
+    assert_eq!(outcome(429, br#"{"error":{"message":"no code"}}"#), limited);
+    let app = Failure::RateLimited { resume_after_ms: None, scope: LimitScope::App };
+    assert_eq!(outcome(429, &body(4, 0)), app);
+    assert_eq!(outcome(429, &body(190, 463)), Failure::TokenDead { subcode: Some(463) });
+    assert_eq!(outcome(429, &body(368, 0)), Failure::StopPage { reason: StopReason::PolicyBlock });
+    assert_eq!(outcome(429, &body(1, 1357046)), Failure::Ambiguous { reason: AmbiguousReason::Reported });
+    assert_eq!(outcome(429, &body(613, 2018338)), Failure::HoldPerson);
+}
+
+#[test]
+fn an_error_without_a_code_is_told_by_what_it_has() {
+    let cases: [(u16, &[u8], Failure); 6] = [
+        (400, br#"{"error":{"error_subcode":2018278}}"#, Failure::OutsideWindow),
+        (400, br#"{"error":{"code":null,"error_subcode":"2018300"}}"#, Failure::NotOurs),
+        (400, br#"{"error":{"is_transient":true}}"#, Failure::Retry { after_ms: None, attempts_max: None }),
+        (400, br#"{"error":{"error_subcode":463}}"#, Failure::Permanent { reason: PermanentReason::Unknown }),
+        (500, br#"{"error":{"error_subcode":77}}"#, Failure::Ambiguous { reason: AmbiguousReason::GatewayFailure }),
+        (200, br#"{"error":{"error_subcode":77}}"#, Failure::Ambiguous { reason: AmbiguousReason::UnreadableSuccess }),
+    ];
+    for (status, body, expected) in cases {
+        assert_eq!(outcome(status, body), expected, "{}", String::from_utf8_lossy(body));
+    }
 }
 
 #[test]
@@ -127,10 +164,12 @@ fn answers_without_a_graph_error() {
     let retry = Failure::Retry { after_ms: None, attempts_max: None };
     let gateway = Failure::Ambiguous { reason: AmbiguousReason::GatewayFailure };
     let unknown = Failure::Permanent { reason: PermanentReason::Unknown };
-    let cases: [(u16, &[u8], Failure); 13] = [
+    let cases: [(u16, &[u8], Failure); 14] = [
         (429, b"", Failure::RateLimited { resume_after_ms: None, scope: LimitScope::Page }),
-        (503, b"", retry.clone()),
         (408, b"", retry),
+        // Proxies say 503 also when the connection behind them broke, after they had passed the request on.
+        (503, b"", gateway.clone()),
+        (503, html, gateway.clone()),
         (500, b"", gateway.clone()),
         (502, html, gateway.clone()),
         (504, html, gateway.clone()),
@@ -145,6 +184,8 @@ fn answers_without_a_graph_error() {
     for (status, body, expected) in cases {
         assert_eq!(outcome(status, body), expected, "HTTP {status}");
     }
+    let later = UsageReport::from_headers(&headers(&[("retry-after", "7")]));
+    assert_eq!(classify(503, None, &later), Failure::Retry { after_ms: Some(7_000), attempts_max: None });
 }
 
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -181,6 +222,27 @@ fn the_three_usage_headers_are_read() {
         r#"{"1":[{"call_count":-4,"estimated_time_to_regain_access":999999999999}],"2":"x"}"#,
     )]));
     assert_eq!((absurd.max_percent, absurd.regain_after_ms), (0, Some(86_400_000)), "cut at a day");
+}
+
+#[test]
+fn of_the_business_header_only_the_pages_own_messages_count_for_it() {
+    let report = UsageReport::from_headers(&headers(&[
+        ("x-app-usage", r#"{"call_count":10,"total_time":0,"total_cputime":0}"#),
+        (
+            "x-business-use-case-usage",
+            r#"{"106":[{"type":"messenger","call_count":40,"estimated_time_to_regain_access":2},
+                       {"type":"ads_insights","call_count":100,"estimated_time_to_regain_access":300}],
+                "107":[{"type":"messenger","call_count":100,"estimated_time_to_regain_access":60}]}"#
+                .replace('\n', " ")
+                .as_str(),
+        ),
+        ("retry-after", "30"),
+    ]));
+    let own = report.for_page("106");
+    assert_eq!((own.max_percent, own.resume_after_ms()), (40, Some(120_000)));
+    assert_eq!((own.app, own.retry_after_ms), (report.app, report.retry_after_ms));
+    assert_eq!(report.for_page("107").resume_after_ms(), Some(3_600_000));
+    assert_eq!(report.for_page("108"), report, "where the Page is not named, the header may mean it");
 }
 
 #[test]

@@ -90,8 +90,12 @@ fn a_handshake_echoes_digits_to_the_right_token_only() {
         ([Some("subscribe"), Some("right "), Some("1")], Err(403)),
         ([Some("Subscribe"), Some("right"), Some("1")], Err(403)),
         ([Some("unsubscribe"), Some("right"), Some("1")], Err(403)),
-        ([None, Some("right"), Some("1")], Err(400)),
-        ([Some("subscribe"), None, Some("1")], Err(400)),
+        ([None, Some("right"), Some("1")], Err(403)),
+        ([Some("subscribe"), None, Some("1")], Err(403)),
+        ([None, None, None], Err(403)),
+        // Only who has the token learns that the challenge is none.
+        ([Some("subscribe"), Some("wrong"), None], Err(403)),
+        ([Some("subscribe"), Some("wrong"), Some("<script>")], Err(403)),
         ([Some("subscribe"), Some("right"), None], Err(400)),
         ([Some("subscribe"), Some("right"), Some("")], Err(400)),
         ([Some("subscribe"), Some("right"), Some("<script>")], Err(400)),
@@ -116,8 +120,18 @@ fn a_parameter_twice_is_refused_and_others_are_ignored() {
     let expected = [secret("right")];
     let pairs = [("hub.mode", "subscribe"), ("hub.verify_token", "right"), ("hub.challenge", "7"), ("x", "y")];
     assert_eq!(verify_handshake_query(pairs, &expected).as_deref(), Ok("7"));
-    let doubled = pairs.into_iter().chain([("hub.verify_token", "wrong")]);
-    assert_eq!(verify_handshake_query(doubled, &expected).unwrap_err().http_status(), 400);
+    let again = [
+        (("hub.mode", "subscribe"), 403),
+        (("hub.verify_token", "right"), 403),
+        (("hub.verify_token", "wrong"), 403),
+        (("hub.challenge", "7"), 400),
+    ];
+    for (doubled, status) in again {
+        let found = verify_handshake_query(pairs.into_iter().chain([doubled]), &expected);
+        assert_eq!(found.unwrap_err().http_status(), status, "{doubled:?}");
+    }
+    let stranger = [("hub.mode", "subscribe"), ("hub.challenge", "7"), ("hub.challenge", "7")];
+    assert_eq!(verify_handshake_query(stranger, &expected).unwrap_err().http_status(), 403);
 }
 
 fn signed(secret: &str, payload: &[u8]) -> String {

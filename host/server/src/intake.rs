@@ -5,11 +5,12 @@
 //! twice changes nothing: a crash before the commit repeats it all.
 
 mod content;
+mod owner;
 mod page;
 
 use chrono::{DateTime, Duration, Utc};
 use frontdesk_messenger::event::{Echo, Event, EventKind};
-use frontdesk_messenger::ids::{AppId, PageId};
+use frontdesk_messenger::ids::PageId;
 use frontdesk_messenger::window::{self, WindowOpener};
 use frontdesk_messenger::{Channel, event};
 use sqlx::{Acquire, PgConnection};
@@ -26,6 +27,8 @@ use crate::words::{MESSAGE_PAYLOAD, MESSAGE_TEXT, Sealer};
 use content::Words;
 
 pub use page::apply_page_event;
+
+const OWN_MID_PREFIX: &str = "event-";
 
 /// An unread event that the turn must answer.
 #[derive(Debug, Clone)]
@@ -138,7 +141,11 @@ impl Intake<'_> {
             EventKind::Echo(echo) => self.echo(tx, stored, event, echo, at).await?,
             EventKind::Edit { mid: Some(mid), text: Some(text), .. } => {
                 let text = self.sealer.seal(MESSAGE_TEXT, text)?;
-                db::messages::edit(&mut *tx, self.conversation.id, mid.as_str(), &text, at).await?;
+                let author = if event.from_page { "agent" } else { "customer" };
+                let id = self.conversation.id;
+                if db::messages::edit(&mut *tx, id, mid.as_str(), author, &text, at).await? {
+                    self.reconsider(tx, event, mid.as_str()).await?;
+                }
                 if db::messages::is_deleted(&mut *tx, self.conversation.id, mid.as_str()).await? {
                     db::inbox::erase(&mut *tx, &stored.page_id, &self.conversation.psid, mid.as_str()).await?;
                 }
@@ -149,7 +156,10 @@ impl Intake<'_> {
                 db::inbox::erase(&mut *tx, &stored.page_id, &self.conversation.psid, mid.as_str()).await?;
                 self.turn.retain(|event| event.mid != mid.as_str());
                 let id = self.conversation.id;
-                db::outbox::void_withdrawn(&mut *tx, id, mid.as_str()).await?;
+                if db::outbox::void_withdrawn(&mut *tx, id, mid.as_str()).await? > 0 {
+                    db::conversations::take_reply_back(&mut *tx, id).await?;
+                }
+                self.reconsider(tx, event, mid.as_str()).await?;
                 db::decisions::erase(&mut *tx, id, mid.as_str()).await?;
                 db::tickets::erase_summary(&mut *tx, id, mid.as_str()).await?;
                 db::tickets::touch(&mut *tx, id).await?;
@@ -196,14 +206,36 @@ impl Intake<'_> {
         Ok(Some(note))
     }
 
+    /// The customer changed or withdrew what an answer is about that waits to be sent: it is taken back, and what is left of
+    /// its question is this turn's. An answer of which a part has left, or may have, stays.
+    async fn reconsider(&mut self, tx: &mut PgConnection, event: &Event, mid: &str) -> sqlx::Result<()> {
+        if self.conversation.state != "bot" || event.from_page || event.channel != Channel::Messaging {
+            return Ok(());
+        }
+        let id = self.conversation.id;
+        let Some(turn_id) = db::outbox::take_back(&mut *tx, id, mid).await? else { return Ok(()) };
+        db::conversations::take_reply_back(&mut *tx, id).await?;
+        let mids = db::decisions::supersede(&mut *tx, turn_id).await?;
+        let ids: Vec<i64> = mids.iter().filter_map(|mid| mid.strip_prefix(OWN_MID_PREFIX)?.parse().ok()).collect();
+        let person = (self.conversation.page_id.as_str(), self.conversation.psid.as_str());
+        for again in db::inbox::reopen(&mut *tx, turn_id, person, &mids, &ids).await? {
+            let mid = again.mid.unwrap_or_else(|| own_mid(again.id));
+            let event_at = again.event_at.unwrap_or(again.received_at).min(again.received_at);
+            self.turn.push(TurnEvent { inbox_id: again.id, mid, attempts: 0, event_at });
+        }
+        tracing::info!(conversation = %id, "an answer that waited was taken back: its question changed");
+        Ok(())
+    }
+
     async fn open_window(&self, tx: &mut PgConnection, event: &Event, at: DateTime<Utc>) -> sqlx::Result<()> {
         let id = self.conversation.id;
+        let is_known = self.conversation.last_customer_at.or(self.conversation.window_opened_at).is_some();
         let is_message = matches!(event.kind, EventKind::Message(_));
         if is_message && !event.from_page && event.channel != Channel::Changes {
             db::conversations::touch_customer(&mut *tx, id, at).await?;
         }
         if let Some(mut rule) = window::opens_window(event)
-            && (!rule.needs_existing_thread || self.conversation.last_customer_at.is_some())
+            && (!rule.needs_existing_thread || is_known)
         {
             if is_message && db::conversations::take_ad_click(&mut *tx, id, at).await? {
                 rule = WindowOpener::AdMessage.rule();
@@ -212,9 +244,21 @@ impl Intake<'_> {
             db::conversations::open_window(&mut *tx, id, opener_name(rule.opener), at, closes_at).await?;
         }
         if window::is_ad_click(event) {
-            db::conversations::note_ad_click(&mut *tx, id, at).await?;
+            self.ad_click(tx, at).await?;
         }
         Ok(())
+    }
+
+    /// The first message after the click opens the long window, and no later one: when Meta delivers a click after the message
+    /// that followed it, that message's window is extended.
+    async fn ad_click(&self, tx: &mut PgConnection, at: DateTime<Utc>) -> sqlx::Result<()> {
+        let id = self.conversation.id;
+        let Some(wrote_at) = db::messages::first_written_since(&mut *tx, id, at).await? else {
+            return db::conversations::note_ad_click(&mut *tx, id, at).await;
+        };
+        let rule = WindowOpener::AdMessage.rule();
+        let closes_at = wrote_at + Duration::milliseconds(rule.duration_ms);
+        db::conversations::open_window(&mut *tx, id, opener_name(rule.opener), wrote_at, closes_at).await
     }
 
     async fn customer_message(
@@ -261,8 +305,12 @@ impl Intake<'_> {
             }
             return Ok(Some("read along in standby"));
         }
-        if self.conversation.state == "not_ours" {
+        // As above: a message that Meta delivers late tells who had the thread when it was written.
+        if self.conversation.state == "not_ours" && !self.is_before_owner(at) {
             self.set_owner(tx, "bot", "Meta delivers the thread to us again", at).await?;
+        }
+        if self.conversation.state == "human" && self.ends_metas_questions(event) {
+            self.set_owner(tx, "bot", "Meta's own questions are answered", at).await?;
         }
         if self.conversation.state == "human" && self.is_quiet(at) {
             self.set_owner(tx, "bot", "no word from a person for handover.quiet_hours", at).await?;
@@ -276,16 +324,6 @@ impl Intake<'_> {
         }
         self.turn.push(TurnEvent { inbox_id: stored.id, mid: mid_of(stored), attempts: stored.attempts, event_at: at });
         Ok(None)
-    }
-
-    fn is_quiet(&self, at: DateTime<Utc>) -> bool {
-        let last = self.conversation.last_agent_at.unwrap_or(self.conversation.state_since);
-        at - last > Duration::hours(self.app.settings.handover.quiet_hours)
-    }
-
-    /// Whether something happened before the present owner became it. An owner that nothing changed was always there.
-    fn is_before_owner(&self, at: DateTime<Utc>) -> bool {
-        self.conversation.state_reason.is_some() && at < self.conversation.state_since
     }
 
     /// Tries an event again later; after `worker.attempts_max` it is kept as failed, and a person is told.
@@ -318,38 +356,6 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// As [`Intake::set_owner`], unless it is so already.
-    async fn change_owner(
-        &mut self,
-        tx: &mut PgConnection,
-        state: &str,
-        reason: &str,
-        at: DateTime<Utc>,
-    ) -> sqlx::Result<()> {
-        if self.conversation.state == state { Ok(()) } else { self.set_owner(tx, state, reason, at).await }
-    }
-
-    async fn set_owner(
-        &mut self,
-        tx: &mut PgConnection,
-        state: &str,
-        reason: &str,
-        at: DateTime<Utc>,
-    ) -> sqlx::Result<()> {
-        if state != "bot" {
-            // What came before belongs to the new owner too, whoever owns the thread later.
-            self.answered.extend(self.turn.drain(..).map(|event| event.inbox_id));
-        }
-        db::conversations::set_owner(&mut *tx, self.conversation.id, state, reason, None, Some(at)).await?;
-        fail_point::reach(Point::OwnerChanged);
-        metrics::counter!("frontdesk_owner_changes_total", "to" => state.to_owned()).increment(1);
-        tracing::info!(conversation = %self.conversation.id, state, reason, "the conversation changed its owner");
-        if let Some(fresh) = db::conversations::get(&mut *tx, self.conversation.id).await? {
-            self.conversation = fresh;
-        }
-        Ok(())
-    }
-
     async fn echo(
         &mut self,
         tx: &mut PgConnection,
@@ -359,15 +365,21 @@ impl Intake<'_> {
         at: DateTime<Utc>,
     ) -> sqlx::Result<&'static str> {
         let words = Words::of_message(&echo.message);
-        let mid = mid_of(stored);
+        let mut mid = mid_of(stored);
         let (author, outbox_id, note) = match echo_author(self.app, echo) {
             EchoAuthor::Outbox(id) => match db::outbox::get(&mut *tx, id).await? {
-                // The echo proves that Meta took the message, whatever became of the answer to our request.
-                Some(row) if row.conversation_id == self.conversation.id => {
-                    db::outbox::mark_sent(&mut *tx, id, Some(&mid)).await?;
-                    if row.state == "sent" && row.message_id.is_none() {
+                // The echo proves that Meta took the message, whatever became of the answer to our request; also when it names
+                // the person by another id than we sent to, as after a `user_ref`.
+                Some(row) if row.page_id == stored.page_id => {
+                    db::outbox::mark_sent(&mut *tx, id, stored.mid.as_deref()).await?;
+                    match stored.mid.as_deref() {
                         // A person settled it before Meta's id was known.
-                        db::messages::learn_mid(&mut *tx, row.conversation_id, id, &mid).await?;
+                        Some(mid) if row.state == "sent" && row.message_id.is_none() => {
+                            db::messages::learn_mid(&mut *tx, row.conversation_id, id, mid).await?;
+                        }
+                        Some(_) => {}
+                        // The answer to our request will tell the id.
+                        None => mid = row.message_id.unwrap_or_else(|| db::messages::mid_of_row(id)),
                     }
                     (if row.author == "agent" { "agent" } else { "bot" }, Some(id), "our own send")
                 }
@@ -390,80 +402,22 @@ impl Intake<'_> {
             sent_at: at,
             outbox_id,
         };
-        db::messages::insert(&mut *tx, &message).await?;
+        if !db::messages::insert(&mut *tx, &message).await? {
+            // The unsend overtook its echo.
+            db::inbox::forget(&mut *tx, stored.id).await?;
+        }
         fail_point::reach(Point::EchoApplied);
         Ok(note)
-    }
-
-    async fn somebody_else_answers(
-        &mut self,
-        tx: &mut PgConnection,
-        event: &Event,
-        echo: &Echo,
-        at: DateTime<Utc>,
-    ) -> sqlx::Result<()> {
-        // An echo of before the conversation was handed back says nothing about now.
-        if self.is_before_owner(at) {
-            return Ok(());
-        }
-        if event.channel == Channel::Standby {
-            if self.conversation.state == "bot" {
-                self.set_owner(tx, "not_ours", "another app answered", at).await?;
-            }
-        } else if self.conversation.state == "human" {
-            db::conversations::touch_agent(&mut *tx, self.conversation.id, at).await?;
-            // The machine's own word that a person will come may still wait: the person is there.
-            let reason = "a person answered in the Page Inbox";
-            db::conversations::silence_machine(tx, self.conversation.id, reason).await?;
-        } else {
-            let reason = match &echo.app_id {
-                Some(app_id) if !app_id.is_inbox() => format!("app {app_id} answered"),
-                _ => "a person answered in the Page Inbox".to_owned(),
-            };
-            self.set_owner(tx, "human", &reason, at).await?;
-        }
-        Ok(())
-    }
-
-    /// Applies that Meta gave the thread to somebody. To us only when it is clear: without an app id of our own, a pass that is
-    /// delivered to us (not in standby) is a pass to us; a take is always another's. An agent who took the conversation in
-    /// Frontdesk keeps it.
-    async fn new_owner(
-        &mut self,
-        tx: &mut PgConnection,
-        channel: Channel,
-        new_owner: Option<&AppId>,
-        is_pass: bool,
-        at: DateTime<Utc>,
-    ) -> sqlx::Result<()> {
-        if self.is_before_owner(at) {
-            return Ok(());
-        }
-        let ours = &self.app.settings.graph.app_id;
-        let held_by_agent = self.conversation.state == "human" && self.conversation.agent.is_some();
-        match new_owner {
-            Some(owner) if owner.is_inbox() => {
-                self.change_owner(tx, "human", "the Page Inbox took the thread", at).await?
-            }
-            Some(owner) if owner.as_str() == ours || (ours.is_empty() && is_pass) => {
-                if channel == Channel::Standby || held_by_agent {
-                    return Ok(());
-                }
-                self.change_owner(tx, "bot", "the thread was given to us", at).await?;
-            }
-            Some(owner) => {
-                let reason = format!("the thread was given to app {owner}");
-                self.change_owner(tx, "not_ours", &reason, at).await?;
-            }
-            // Idle: whoever may answer shows when the next message arrives.
-            None => {}
-        }
-        Ok(())
     }
 }
 
 fn mid_of(stored: &StoredEvent) -> String {
-    stored.mid.clone().unwrap_or_else(|| format!("event-{}", stored.id))
+    stored.mid.clone().unwrap_or_else(|| own_mid(stored.id))
+}
+
+/// The id that the transcript gives an event that Meta gave none.
+fn own_mid(inbox_id: i64) -> String {
+    format!("{OWN_MID_PREFIX}{inbox_id}")
 }
 
 /// The contract's words for what opened the window.

@@ -16,11 +16,12 @@
 //!   before Meta's own record (the echo's metadata, then the Conversations API) shows that it did not take place.
 //! - A crash while a row is `sending` puts it in doubt, not back in the queue.
 //! - Parts of a reply leave in order, and replies of a conversation too: a row waits for all earlier ones.
-//! - One Page's limit, dead token or restriction stops that Page's lane only.
+//! - One Page's limit, dead token or restriction stops that Page's lane only, and no Page takes all places ([`lanes`]).
 //! - Only a row written by an authenticated agent's action can carry the HUMAN_AGENT tag: it takes an
 //!   [`AgentReply`], which takes an agent's id.
 
 mod doubt;
+mod lanes;
 mod verdict;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use frontdesk_messenger::graph::{CallTrace, ProofForm};
 use frontdesk_messenger::outbound::SenderAction;
 use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
 use frontdesk_messenger::{
-    AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, Recipient, Reply, Sent,
+    AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, Recipient, Reply,
 };
 use sqlx::PgConnection;
 use tokio::sync::{Notify, Semaphore};
@@ -49,6 +50,7 @@ use crate::secrets::Secrets;
 use crate::settings::{Settings, ms};
 use crate::tickets;
 use crate::words::MESSAGE_TEXT;
+use lanes::{Lanes, Room};
 use verdict::{Verdict, backoff, describe, verdict};
 
 /// Marks our own metadata, with a version for the day its form changes.
@@ -126,14 +128,16 @@ pub fn start(app: &Arc<App>, tasks: &TaskTracker, stop: &CancellationToken) {
 async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
     let settings = &app.settings.outbox;
     let running = Arc::new(Semaphore::new(settings.concurrency));
+    let lanes = Arc::new(Lanes::default());
     let mut poll = tokio::time::interval(ms(settings.poll_ms));
     // Its own clock: with a reply every few milliseconds, a pause that each of them restarts would never end.
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         let free = running.available_permits();
-        let claimed = if free == 0 { 0 } else { claim(&app, free, &running, &tasks).await };
+        let room = lanes.room(free, settings.concurrency, app.outbox.tokens.pages());
+        let claimed = if room.limit == 0 { 0 } else { claim(&app, &room, &running, &lanes, &tasks).await };
         // More may be due, unless less came than was asked for.
-        if claimed > 0 && claimed == free {
+        if claimed > 0 && claimed == room.limit {
             continue;
         }
         tokio::select! {
@@ -145,11 +149,17 @@ async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
 }
 
 /// Claims what is due and sends each in a task of its own. Returns how many were claimed.
-async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &TaskTracker) -> usize {
-    let limit = i64::try_from(free).unwrap_or(i64::MAX);
+async fn claim(
+    app: &Arc<App>,
+    room: &Room,
+    running: &Arc<Semaphore>,
+    lanes: &Arc<Lanes>,
+    tasks: &TaskTracker,
+) -> usize {
+    let limit = i64::try_from(room.limit).unwrap_or(i64::MAX);
     let asked = Asked::now();
     let claimed = async {
-        let mut rows = db::outbox::claim(&app.pool, &app.replica, limit).await?;
+        let mut rows = db::outbox::claim(&app.pool, &app.replica, limit, &room.full).await?;
         app.words.open(&app.pool, &mut rows).await?;
         Ok(rows)
     };
@@ -166,10 +176,10 @@ async fn claim(app: &Arc<App>, free: usize, running: &Arc<Semaphore>, tasks: &Ta
     }
     for row in rows {
         let Ok(permit) = Arc::clone(running).acquire_owned().await else { return count };
-        let app = Arc::clone(app);
+        let (app, place) = (Arc::clone(app), lanes.enter(&row.page_id));
         tasks.spawn(async move {
             send(&app, row, asked).await;
-            drop(permit);
+            drop((permit, place));
             // The next part of the same reply may go now.
             app.outbox.wake();
         });
@@ -263,23 +273,14 @@ fn message(row: &Claimed, now: DateTime<Utc>) -> Result<OutboundMessage, String>
     Err("the customer's last message is more than 7 days old: Meta lets nobody answer it".into())
 }
 
-async fn pause_when_full(app: &App, page_id: &str, reply: &Reply<Sent>) {
-    metrics::gauge!("frontdesk_graph_usage_percent", "page" => page_id.to_owned())
-        .set(f64::from(reply.usage.max_percent));
-    let limited = match &reply.result {
-        Err(Failure::RateLimited { resume_after_ms, .. }) => Some(resume_after_ms.unwrap_or(LIMIT_PAUSE_MS)),
-        _ if reply.usage.max_percent >= USAGE_PERCENT_MAX => {
-            Some(reply.usage.resume_after_ms().unwrap_or(LIMIT_PAUSE_MS))
-        }
-        _ => None,
-    };
-    if let Some(pause_ms) = limited {
-        tracing::warn!(
-            page = page_id,
-            pause_ms,
-            percent = reply.usage.max_percent,
-            "the Page pauses for Meta's limits"
-        );
+/// Pauses a Page's lane when Meta refuses for its limits, or is about to.
+async fn pause_when_full<T>(app: &App, page_id: &str, reply: &Reply<T>) {
+    let usage = reply.usage.for_page(page_id);
+    metrics::gauge!("frontdesk_graph_usage_percent", "page" => page_id.to_owned()).set(f64::from(usage.max_percent));
+    let is_limited = matches!(reply.result, Err(Failure::RateLimited { .. }));
+    if is_limited || usage.max_percent >= USAGE_PERCENT_MAX {
+        let pause_ms = usage.resume_after_ms().unwrap_or(LIMIT_PAUSE_MS);
+        tracing::warn!(page = page_id, pause_ms, percent = usage.max_percent, "the Page pauses for Meta's limits");
         let pause_ms = i64::try_from(pause_ms).unwrap_or(i64::MAX);
         if let Err(error) = db::in_time(db::pages::pause_for(&app.pool, page_id, pause_ms)).await {
             tracing::error!(%error, page = page_id, "the pause could not be stored");
@@ -307,15 +308,20 @@ async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallT
         }
         Verdict::Unknown(error) => db::outbox::mark_unknown(&app.pool, id, row.claimed_at, error).await,
         Verdict::PageState { state, reason } => {
-            if db::pages::set_state(&app.pool, &row.page_id, state, reason).await? {
-                tracing::error!(page = row.page_id, state, reason, "the Page can no longer send");
-            }
+            stop_page(app, &row.page_id, state, reason).await?;
             db::outbox::requeue(&app.pool, id, row.claimed_at, 0, false, reason).await
         }
         Verdict::Fail(error) | Verdict::NotOurs(error) | Verdict::WindowClosed(error) => {
             fail(app, row, verdict, error, trace).await
         }
     }
+}
+
+async fn stop_page(app: &App, page_id: &str, state: &str, reason: &str) -> sqlx::Result<()> {
+    if db::pages::set_state(&app.pool, page_id, state, reason).await? {
+        tracing::error!(page = page_id, state, reason, "the Page can no longer send");
+    }
+    Ok(())
 }
 
 /// A row that Meta has taken.

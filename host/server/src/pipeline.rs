@@ -11,6 +11,7 @@
 //! - What a fault means is the chain's word, and never "send": a classifier or escalation that fails hands over to a
 //!   person, a filter that fails holds the text.
 //! - A draft goes out only when every filter let it pass, and when the passages carry at least part of what it states.
+//! - While the messaging window is closed nothing may be sent: then nobody is asked for a draft, and a person gets a ticket.
 //! - The typing indicator is shown only when drafting takes noticeable time.
 
 mod context;
@@ -44,6 +45,8 @@ use drafting::Drafting;
 pub use record::{Citation, DecisionRecord, RECORD_VERSION};
 pub use rehearsal::{Rehearsed, Stage, rehearse};
 
+/// Characters of the customer's words in a ticket.
+const QUESTION_CHARACTERS_MAX: usize = 500;
 /// Drafting that takes longer than this shows "is typing".
 const TYPING_AFTER: Duration = Duration::from_millis(300);
 
@@ -119,10 +122,13 @@ pub struct TurnResult {
 
 /// Judges the turn.
 pub async fn run(app: &App, input: &TurnInput) -> Result<TurnResult, PipelineError> {
+    let turn = context::turn(input, app.settings.turn.disclosure_gap_hours);
+    if turn.window.is_none() {
+        return window_closed(turn, &input.page.chain);
+    }
     let (chain, slots) = (&input.page.chain, app.policies.slots(&input.page.chain));
     let serving = slots.pick(chain, &input.page.page_id, &input.conversation.psid).cloned();
     let slot = serving.as_ref().and_then(|serving| slots.slot_of(serving.id())).unwrap_or(Slot::Active);
-    let turn = context::turn(input, app.settings.turn.disclosure_gap_hours);
     let record = DecisionRecord::new(turn, chain, serving.as_deref());
     let means = Means {
         knowledge: &app.knowledge,
@@ -135,6 +141,35 @@ pub async fn run(app: &App, input: &TurnInput) -> Result<TurnResult, PipelineErr
         judge.judge(serving).await?;
     }
     judge.finish(serving.map(|serving| serving.id().to_owned()).unwrap_or_default(), slot)
+}
+
+/// The ending of a turn that begins after the window has closed: its events came late. The machine stays in charge, because the
+/// customer's next word opens the window again.
+fn window_closed(turn: policy::Turn, chain: &str) -> Result<TurnResult, PipelineError> {
+    let question = assembly::question(&turn);
+    let words: String = question.chars().take(QUESTION_CHARACTERS_MAX).collect();
+    let ticket = TicketDraft {
+        priority: "high",
+        reason: "window-closed".to_owned(),
+        summary: format!("The messaging window had closed before this could be answered. The customer wrote: {words}"),
+        tags: vec!["delivery".to_owned()],
+        hands_over: false,
+    };
+    let mut record = DecisionRecord::new(turn, chain, None);
+    record.no_draft_reason = Some("window-closed".to_owned());
+    Ok(TurnResult {
+        route: "human",
+        outcome: "ticket",
+        confidence: 0.0,
+        reason: "the messaging window is closed".to_owned(),
+        revision: String::new(),
+        replies: Vec::new(),
+        ticket: Some(ticket),
+        disclosed: false,
+        count: record.count("ticket"),
+        slot: Slot::Active,
+        record: serde_json::to_value(&record)?,
+    })
 }
 
 /// What a turn is judged with, beside the policies.

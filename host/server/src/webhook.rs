@@ -25,7 +25,7 @@ use axum::routing::get;
 use chrono::{DateTime, Utc};
 use frontdesk_messenger::event::{self, Event, EventKind};
 use frontdesk_messenger::ids::AppId;
-use frontdesk_messenger::{handshake, signature};
+use frontdesk_messenger::{Channel, handshake, signature};
 
 use crate::app::App;
 use crate::db::inbox::NewEvent;
@@ -136,10 +136,23 @@ fn row(app: &App, event: Event) -> NewEvent {
     }
 }
 
-/// Whether the event shows somebody else answering, so that unsent rows of the machine must wait until a turn has read it.
+/// Whether the event shows that somebody else answers or has the thread, so that unsent rows of the machine must wait until a
+/// turn has read it.
 fn is_takeover(app: &App, event: &Event) -> bool {
-    let EventKind::Echo(echo) = &event.kind else { return false };
-    echo_author(app, echo) == EchoAuthor::SomebodyElse
+    match &event.kind {
+        EventKind::Echo(echo) => echo_author(app, echo) == EchoAuthor::SomebodyElse,
+        EventKind::PassThreadControl { new_owner: Some(owner), .. } => !is_us(app, owner, true),
+        EventKind::TakeThreadControl { new_owner: Some(owner), .. } => !is_us(app, owner, false),
+        EventKind::Message(_) | EventKind::Postback(_) => event.channel == Channel::Standby,
+        _ => false,
+    }
+}
+
+/// Whether a thread that was given to this app is ours. Without an app id of our own, one that was passed (not: taken) by a
+/// delivery to us is, unless it went to a person's inbox.
+pub fn is_us(app: &App, owner: &AppId, is_pass: bool) -> bool {
+    let ours = &app.settings.graph.app_id;
+    !owner.is_inbox() && (owner.as_str() == ours || (ours.is_empty() && is_pass))
 }
 
 /// Who stands behind an echo.

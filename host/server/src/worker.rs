@@ -10,7 +10,8 @@
 //!
 //! # Fencing
 //! The commit compares the lease's token (a worker that stood still while another took over changes nothing) and the epoch (a
-//! person who took over meanwhile is not interrupted). An edit or unsend that arrived meanwhile repeats the turn.
+//! person who took over meanwhile is not interrupted). An edit or unsend that arrived meanwhile repeats the turn, and so do, at
+//! most [`GROW_MAX`] times, more messages: a burst gets one answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,6 +41,8 @@ use crate::words::{self, OUTBOX_TEXT};
 
 /// A turn repeated for an edit that arrived meanwhile is repeated at most this often.
 const REDO_MAX: usize = 3;
+/// Of these, so many for messages that arrived meanwhile: who keeps writing is answered all the same.
+const GROW_MAX: usize = 2;
 /// Longest pause before a failed turn is tried again.
 const RETRY_MS_MAX: u64 = 300_000;
 /// Longest wait for giving a lease back.
@@ -65,8 +68,9 @@ enum Committed {
     Done {
         more: bool,
     },
-    /// The lease was lost, or an edit arrived: nothing was changed.
+    /// Nothing was changed.
     LeaseLost,
+    /// Nothing was changed: something arrived that the turn must see.
     Redo,
 }
 
@@ -266,7 +270,7 @@ async fn turns(
                 return Ok(Committed::Redo);
             }
         }
-        match one_turn(app, reading, &conversation, &turn, started).await {
+        match one_turn(app, reading, &conversation, &turn, redo < GROW_MAX, started).await {
             Ok(Committed::Redo) => {}
             Ok(committed) => return Ok(committed),
             Err(error) => {
@@ -297,6 +301,7 @@ async fn one_turn(
     mut reading: PoolConnection<Postgres>,
     conversation: &Conversation,
     turn: &[TurnEvent],
+    may_grow: bool,
     started: Instant,
 ) -> Result<Committed, TurnError> {
     let attempts = turn.iter().map(|event| event.attempts).max().unwrap_or(0);
@@ -328,7 +333,7 @@ async fn one_turn(
         history,
     };
     let result = pipeline::run(app, &input).await?;
-    let committed = commit(app, &input, turn, &mids, &result, started).await?;
+    let committed = commit(app, &input, turn, may_grow, &result, started).await?;
     if matches!(committed, Committed::Done { .. }) {
         let oldest = turn.iter().map(|event| event.event_at).min().unwrap_or(input.now);
         note(&result, started, app.clock.now() - oldest);
@@ -355,14 +360,16 @@ async fn commit(
     app: &App,
     input: &TurnInput,
     turn: &[TurnEvent],
-    mids: &[String],
+    may_grow: bool,
     result: &TurnResult,
     started: Instant,
 ) -> Result<Committed, TurnError> {
+    let mids: &[String] = &turn.iter().map(|event| event.mid.clone()).collect::<Vec<_>>();
+    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     let mut connection = app.pool.acquire().await?;
     let mut tx = connection.begin().await?;
     let Some(now) = lock_leased(&mut tx, &input.conversation).await? else { return Ok(Committed::LeaseLost) };
-    if db::inbox::has_unseen_correction(&mut *tx, &now.page_id, &now.psid, mids).await? {
+    if db::inbox::has_unseen(&mut *tx, &now.page_id, &now.psid, mids, &ids, may_grow).await? {
         return Ok(Committed::Redo);
     }
     let superseded = now.epoch != input.conversation.epoch;
@@ -393,7 +400,6 @@ async fn commit(
     if !superseded {
         effects(app, &mut tx, &now, input, result).await?;
     }
-    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
     let note = superseded.then_some("the conversation was taken over while the answer was drafted");
     db::inbox::mark_done(&mut *tx, &ids, Some(input.turn_id), note).await?;
     db::conversations::release(&mut *tx, now.id, now.lease_token).await?;

@@ -218,7 +218,11 @@ async fn inquiries_are_settled(world: &World, rows: &[Row], report: &mut Report)
             report.withdrawn += 1;
             continue;
         }
-        match decisions.get(mid).map(Vec::as_slice) {
+        // An answer that was taken back because its question changed is the matter of a later turn, or of a person.
+        if let Some(of_mid) = decisions.get_mut(mid) {
+            of_mid.retain(|(turn_id, outcome)| *outcome != "superseded" || inquiry.turn_id == Some(*turn_id));
+        }
+        match decisions.get(mid).map(Vec::as_slice).filter(|of_mid| !of_mid.is_empty()) {
             Some([(turn_id, outcome)]) => {
                 assert_eq!(inquiry.turn_id, Some(*turn_id), "{inquiry:?}");
                 let parts: Vec<&Row> = rows.iter().filter(|row| row.turn_id == Some(*turn_id)).collect();

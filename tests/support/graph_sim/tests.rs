@@ -156,7 +156,8 @@ async fn scripted_fates_reach_the_client_as_what_they_are() {
         (Outcome::UnreadableSuccess, ambiguous(AmbiguousReason::UnreadableSuccess), 1),
         (Outcome::Html { status: 502 }, ambiguous(AmbiguousReason::GatewayFailure), 0),
         (Outcome::Empty { status: 500 }, ambiguous(AmbiguousReason::GatewayFailure), 0),
-        (Outcome::Empty { status: 503 }, retry.clone(), 0),
+        (Outcome::Empty { status: 503 }, ambiguous(AmbiguousReason::GatewayFailure), 0),
+        (Outcome::Empty { status: 408 }, retry.clone(), 0),
         (Outcome::error(1, 1_357_046), ambiguous(AmbiguousReason::Reported), 0),
         (Outcome::Error { status: 500, code: 2, subcode: None, is_transient: true }, retry, 0),
         (Outcome::error(551, 1_545_041), Err(Failure::PersonUnreachable), 0),
@@ -180,6 +181,40 @@ async fn scripted_fates_reach_the_client_as_what_they_are() {
     sim.script(Outcome::error(190, 463));
     assert!(client.sender_action(&page(), &Psid::from(PERSON).into(), &SenderAction::TypingOn).await.result.is_ok());
     assert_eq!(sim.scripted(), 1, "a sender action does not use up a message's fate");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_what_its_status_says() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cases = [
+        (200, Failure::Ambiguous { reason: AmbiguousReason::ConnectionLost }),
+        (400, Failure::Retry { after_ms: None, attempts_max: Some(2) }),
+        (500, Failure::Ambiguous { reason: AmbiguousReason::GatewayFailure }),
+    ];
+    let statuses = cases.clone().map(|(status, _)| status);
+    let server = tokio::spawn(async move {
+        for status in statuses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut request, mut chunk) = (Vec::new(), [0; 4_096]);
+            while !String::from_utf8_lossy(&request).contains("hello") {
+                let count = stream.read(&mut chunk).await.unwrap();
+                request.extend_from_slice(&chunk[..count]);
+            }
+            let head = format!("HTTP/1.1 {status} x\r\ncontent-length: 400\r\n\r\n{{\"error\":");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    let config = GraphConfig { base_url: format!("http://{address}"), ..GraphConfig::default() };
+    let client = GraphClient::new(config).unwrap();
+    for (status, expected) in cases {
+        let reply = client.send(&page(), &message("hello")).await;
+        assert_eq!(reply.result, Err(expected), "HTTP {status}");
+        assert_eq!(reply.trace.http_status, Some(status));
+    }
+    server.await.unwrap();
 }
 
 #[tokio::test]

@@ -28,12 +28,18 @@ pub(super) fn read(page_id: Option<PageId>, channel: Channel, entry_time_ms: Opt
             raw,
         };
     };
-    let kind = match channel {
+    let mut kind = match channel {
         Channel::Messaging | Channel::Standby => thread_kind(piece),
         Channel::Changes => change_kind(piece),
         Channel::Envelope => envelope_kind(piece),
     };
     let parties = Parties::of(piece, page_id, &kind, channel);
+    // What the Page sends is its own also where the flag is missing.
+    if let EventKind::Message(message) = &mut kind
+        && parties.from_page
+    {
+        kind = echo(piece, std::mem::take(message));
+    }
     let timestamp_ms = time_at(piece, "timestamp").or_else(|| change_time_ms(piece)).or(entry_time_ms);
     Event {
         page_id: parties.page_id,
@@ -195,14 +201,17 @@ fn message_kind(piece: &Object, body: &Object) -> EventKind {
     if flag_at(body, "is_deleted") {
         return EventKind::Unsend { mid: mid_at(body) };
     }
-    if flag_at(body, "is_echo") {
-        return EventKind::Echo(Echo {
-            app_id: app_at(body, "app_id"),
-            metadata: text_at(body, "metadata"),
-            message: message(piece, body),
-        });
-    }
-    EventKind::Message(message(piece, body))
+    let message = message(piece, body);
+    if flag_at(body, "is_echo") { echo(piece, message) } else { EventKind::Message(message) }
+}
+
+fn echo(piece: &Object, message: Message) -> EventKind {
+    let body = object_at(piece, "message");
+    EventKind::Echo(Echo {
+        app_id: body.and_then(|body| app_at(body, "app_id")),
+        metadata: body.and_then(|body| text_at(body, "metadata")),
+        message,
+    })
 }
 
 /// Where a person came from and which apps had the thread before stand in the message, or beside it.
@@ -436,6 +445,30 @@ fn feedback_answers(body: &Object) -> usize {
 
 // ---- changes and what stands outside the lists ----
 
+/// The fields whose events come in `messaging` or `standby`. Others that begin like them are not known, and kept.
+const THREAD_FIELDS: [&str; 20] = [
+    "messages",
+    "message_echoes",
+    "message_edits",
+    "message_deliveries",
+    "message_reads",
+    "message_reactions",
+    "messaging_postbacks",
+    "messaging_optins",
+    "messaging_referrals",
+    "messaging_referral",
+    "messaging_handovers",
+    "messaging_handover",
+    "standby",
+    "messaging_policy_enforcement",
+    "messaging_account_linking",
+    "messaging_feedback",
+    "messaging_customer_information",
+    "messaging_game_plays",
+    "response_feedback",
+    "send_cart",
+];
+
 fn change_kind(piece: &Object) -> EventKind {
     let Some(field) = text_at(piece, "field") else {
         return EventKind::Malformed { problem: "a change has no `field`".to_owned() };
@@ -460,9 +493,7 @@ fn change_kind(piece: &Object) -> EventKind {
         },
         "messenger_template_status_update" => template_status(value),
         // The dashboard tests a messaging field by a change; real ones come in `messaging`.
-        field if field.starts_with("message") || field.starts_with("messaging") || field == "standby" => {
-            EventKind::DashboardTest
-        }
+        field if THREAD_FIELDS.contains(&field) => EventKind::DashboardTest,
         field => EventKind::Unknown { keys: vec![field.chars().take(64).collect()] },
     }
 }

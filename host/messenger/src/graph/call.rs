@@ -10,6 +10,9 @@ use crate::usage::UsageReport;
 /// The most of an answer that is read, in bytes. A page of a conversation has some ten thousand.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// How often a refusal whose reason was cut off is asked for again.
+const REASONS_ASKED_MAX: u32 = 2;
+
 /// Sends a request once and gives the JSON object of a success.
 pub(super) async fn run(request: reqwest::RequestBuilder) -> Reply<Value> {
     let response = match request.send().await {
@@ -29,9 +32,13 @@ pub(super) async fn run(request: reqwest::RequestBuilder) -> Reply<Value> {
         Ok(body) => body,
         Err(error) => {
             trace.transport_error = Some(error.clone());
-            // A refusal stays a refusal even if its body was cut; a success without a body names no message.
             let result = match http_status {
+                // A success without a body names no message.
                 200..=299 => Failure::Ambiguous { reason: AmbiguousReason::ConnectionLost },
+                // Refused, only the numbers that say why were lost: asked again, Graph says them again.
+                400..=428 | 430..=499 => {
+                    Failure::Retry { after_ms: usage.retry_after_ms, attempts_max: Some(REASONS_ASKED_MAX) }
+                }
                 _ => classify(http_status, None, &usage),
             };
             return Reply { result: Err(result), usage, trace };

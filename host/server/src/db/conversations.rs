@@ -267,7 +267,11 @@ pub async fn set_profile(
 
 /// Notes a click on an ad: the next message opens the long window.
 pub async fn note_ad_click(db: impl PgExecutor<'_>, id: Uuid, at: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query("update conversations set ad_click_at = $2 where id = $1").bind(id).bind(at).execute(db).await?;
+    sqlx::query("update conversations set ad_click_at = greatest(ad_click_at, $2) where id = $1")
+        .bind(id)
+        .bind(at)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -301,6 +305,17 @@ pub async fn list_page(
     .bind(limit)
     .fetch_all(pool)
     .await
+}
+
+/// An answer was taken back before it left: it does not count, and what it disclosed was never said.
+pub async fn take_reply_back(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query(
+        "update conversations set disclosure_due = true, automated_turns = greatest(automated_turns - 1, 0) where id = $1",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// The customer did not get the message that said that a machine answers: the next one must say it.

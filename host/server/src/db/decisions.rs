@@ -196,6 +196,16 @@ pub async fn outcomes_since(pool: &PgPool, since: DateTime<Utc>) -> sqlx::Result
         .fetch_all(pool)
         .await
 }
+
+/// The turn's answer was taken back before it left; another turn decides. Returns the messages that it was about.
+pub async fn supersede(db: impl PgExecutor<'_>, turn_id: Uuid) -> sqlx::Result<Vec<String>> {
+    let mids = sqlx::query_scalar("update decisions set outcome = 'superseded' where turn_id = $1 returning mids")
+        .bind(turn_id)
+        .fetch_optional(db)
+        .await?;
+    Ok(mids.unwrap_or_default())
+}
+
 /// Which of these still wait for their record; they are locked, in one order.
 pub async fn lock_pending(db: impl PgExecutor<'_>, turns: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar(

@@ -193,21 +193,61 @@ pub async fn has_pending(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> 
     .await
 }
 
-/// Whether an edit or unsend of these messages has arrived that a running turn has not seen.
-pub async fn has_unseen_correction(
+/// Whether something has arrived that a running turn has not seen and must: an edit or unsend of its messages; and, when it
+/// `may_grow`, more messages of the same burst or a sign that somebody else answers. `ids` are the turn's own events.
+pub async fn has_unseen(
     db: impl PgExecutor<'_>,
     page_id: &str,
     psid: &str,
     mids: &[String],
+    ids: &[i64],
+    may_grow: bool,
 ) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2
-           and channel = 'messaging' and kind in ('edit', 'unsend') and mid = any($3))",
+           and (channel = 'messaging' and kind in ('edit', 'unsend') and mid = any($3)
+                or $5 and (not_before is null or not_before <= now())
+                   and (is_takeover or channel = 'messaging' and kind in ('message', 'postback') and not (id = any($4)))))",
     )
     .bind(page_id)
     .bind(psid)
     .bind(mids)
+    .bind(ids)
+    .bind(may_grow)
     .fetch_one(db)
+    .await
+}
+
+/// An event that is unread again.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Reopened {
+    pub id: i64,
+    pub mid: Option<String>,
+    pub event_at: Option<DateTime<Utc>>,
+    pub received_at: DateTime<Utc>,
+}
+
+/// Makes the events of a turn whose answer was taken back unread again, but for those that were withdrawn meanwhile. They are
+/// named by Meta's ids or, where it gave none, by ours.
+pub async fn reopen(
+    db: impl PgExecutor<'_>,
+    turn_id: Uuid,
+    (page_id, psid): (&str, &str),
+    mids: &[String],
+    ids: &[i64],
+) -> sqlx::Result<Vec<Reopened>> {
+    sqlx::query_as(
+        "update inbox set state = 'pending', turn_id = null, done_at = null, note = null, attempts = 0, not_before = null
+         where (page_id = $2 and psid = $3 and mid = any($4) or id = any($5))
+           and turn_id = $1 and state = 'done' and note is distinct from 'unsent'
+         returning id, mid, event_at, received_at",
+    )
+    .bind(turn_id)
+    .bind(page_id)
+    .bind(psid)
+    .bind(mids)
+    .bind(ids)
+    .fetch_all(db)
     .await
 }
 
@@ -310,12 +350,19 @@ pub async fn erase(db: impl PgExecutor<'_>, page_id: &str, psid: &str, mid: &str
     sqlx::query(
         "update inbox set payload = '{}', sealed = null, state = 'done', note = 'unsent',
                 done_at = coalesce(done_at, now())
-         where page_id = $1 and psid = $2 and mid = $3 and kind in ('message', 'edit')",
+         where page_id = $1 and psid = $2 and mid = $3
+           and (kind in ('message', 'edit') or kind = 'echo' and state = 'done')",
     )
     .bind(page_id)
     .bind(psid)
     .bind(mid)
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Erases what one event says; what becomes of it is the caller's.
+pub async fn forget(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<()> {
+    sqlx::query("update inbox set payload = '{}', sealed = null where id = $1").bind(id).execute(db).await?;
     Ok(())
 }

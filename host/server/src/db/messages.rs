@@ -81,17 +81,19 @@ pub async fn learn_mid(db: impl PgExecutor<'_>, conversation_id: Uuid, outbox_id
     Ok(())
 }
 
-/// Changes the text of an edited message. An edit that overtook its message stores the message with the new text.
+/// Changes the text of an edited message. An edit that overtook its message stores the message with the new text. False: the
+/// message was withdrawn, or edited later than this.
 pub async fn edit(
     db: impl PgExecutor<'_>,
     conversation_id: Uuid,
     mid: &str,
+    author: &str,
     text: &str,
     at: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    sqlx::query(
+) -> sqlx::Result<bool> {
+    let done = sqlx::query(
         "insert into messages (conversation_id, mid, author, text, sent_at, edited_at)
-         values ($1, $2, 'customer', $3, $4, $4)
+         values ($1, $2, $5, $3, $4, $4)
          on conflict (conversation_id, mid) do update set text = $3, edited_at = $4
          where messages.deleted_at is null and (messages.edited_at is null or messages.edited_at <= $4)",
     )
@@ -99,9 +101,27 @@ pub async fn edit(
     .bind(mid)
     .bind(text)
     .bind(at)
+    .bind(author)
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
+}
+
+/// When the customer first wrote at or after a time; taps on buttons and forms are not written.
+pub async fn first_written_since(
+    db: impl PgExecutor<'_>,
+    conversation_id: Uuid,
+    at: DateTime<Utc>,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar(
+        "select min(sent_at) from messages
+         where conversation_id = $1 and author = 'customer' and source in ('text', 'quick-reply') and sent_at >= $2
+           and deleted_at is null",
+    )
+    .bind(conversation_id)
+    .bind(at)
+    .fetch_one(db)
+    .await
 }
 
 /// Erases an unsent message. The row stays (or is made, when the unsend overtook the message), so that a late copy of the

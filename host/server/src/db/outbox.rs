@@ -99,15 +99,15 @@ pub async fn insert(db: impl PgExecutor<'_>, row: &NewRow<'_>) -> sqlx::Result<(
 /// A bot row is only claimed while the conversation is the machine's under the row's epoch, its window is open, its Page
 /// may send, and no echo of a person's message waits in the inbox. An agent's row needs a Page that may send, and does not
 /// wait for other replies' sends in doubt, only for those of its own reply: its parts stay in order. A row that was tried
-/// before waits until all echoes are read: one may be its own.
-pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64) -> sqlx::Result<Vec<Claimed>> {
+/// before waits until all echoes are read: one may be its own. Rows of the Pages in `except` are left alone.
+pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64, except: &[String]) -> sqlx::Result<Vec<Claimed>> {
     sqlx::query_as(
         "with due as (
            select o.id, c.window_closes_at, c.last_customer_at
            from outbox o
            join conversations c on c.id = o.conversation_id
            join pages p on p.page_id = o.page_id
-           where o.state = 'queued' and o.not_before <= now()
+           where o.state = 'queued' and o.not_before <= now() and o.page_id <> all($3)
              and p.state = 'active' and (p.paused_until is null or p.paused_until <= now())
              and (o.author = 'agent' or (
                    c.epoch = o.epoch and c.state <> 'not_ours' and c.window_closes_at > now()
@@ -130,6 +130,7 @@ pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64) -> sqlx::Result<
     )
     .bind(claimed_by)
     .bind(limit)
+    .bind(except)
     .fetch_all(pool)
     .await
 }
@@ -310,15 +311,20 @@ pub async fn doubt_stale(pool: &PgPool, older_than_ms: i64) -> sqlx::Result<u64>
     Ok(done.rows_affected())
 }
 
-/// Rows in doubt that are due to be looked up, of Pages that may call Graph. The next look-up is put off (the longer the doubt
-/// lasts, the longer), so that neither replicas nor a long doubt ask Meta too often.
+/// Rows in doubt that are due to be looked up, of Pages that may call Graph, one of each: Meta allows two such calls a second
+/// and Page. The next look-up is put off (the longer the doubt lasts, the longer), so that neither replicas nor a long doubt
+/// ask Meta too often.
 pub async fn take_in_doubt(pool: &PgPool, grace_ms: i64, next_ms: i64, limit: i64) -> sqlx::Result<Vec<InDoubt>> {
     sqlx::query_as(
         "update outbox o set not_before = now() + greatest($2 * interval '1 millisecond', (now() - o.claimed_at) / 4)
-         where o.id in (select d.id from outbox d join pages p on p.page_id = d.page_id
+         where o.id in (select d.id from outbox d
                         where d.state = 'unknown' and d.not_before <= now()
-                          and d.claimed_at < now() - $1 * interval '1 millisecond'
-                          and p.state = 'active' and (p.paused_until is null or p.paused_until <= now())
+                          and d.id in (select distinct on (u.page_id) u.id
+                                       from outbox u join pages p on p.page_id = u.page_id
+                                       where u.state = 'unknown' and u.not_before <= now()
+                                         and u.claimed_at < now() - $1 * interval '1 millisecond'
+                                         and p.state = 'active' and (p.paused_until is null or p.paused_until <= now())
+                                       order by u.page_id, u.claimed_at)
                         order by d.claimed_at limit $3 for update of d skip locked)
          returning id, conversation_id, page_id, psid, author, text, attempts, first_sent_at, claimed_at,
                    (extract(epoch from now() - claimed_at) * 1000)::bigint as age_ms",
@@ -327,6 +333,25 @@ pub async fn take_in_doubt(pool: &PgPool, grace_ms: i64, next_ms: i64, limit: i6
     .bind(next_ms)
     .bind(limit)
     .fetch_all(pool)
+    .await
+}
+
+/// Takes the answer to a message back, if all of it still waits under the machine's present epoch. Returns the turn that gave it.
+pub async fn take_back(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar(
+        "with answer as (select m.turn_id, c.epoch from messages m join conversations c on c.id = m.conversation_id
+                         where m.conversation_id = $1 and m.mid = $2 and m.turn_id is not null),
+              taken as (update outbox o set state = 'void', settled_at = now(), error = 'the customer changed the question'
+                        from answer a
+                        where o.turn_id = a.turn_id and o.state = 'queued' and o.author = 'bot' and o.epoch = a.epoch
+                          and not exists (select 1 from outbox left_already where left_already.turn_id = a.turn_id
+                                            and left_already.state in ('sending', 'unknown', 'sent'))
+                        returning o.turn_id)
+         select turn_id from taken limit 1",
+    )
+    .bind(conversation_id)
+    .bind(mid)
+    .fetch_optional(db)
     .await
 }
 

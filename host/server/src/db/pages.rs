@@ -95,10 +95,12 @@ pub async fn lift_enforcement(db: impl PgExecutor<'_>, page_id: &str, reason: &s
     Ok(done.rows_affected() > 0)
 }
 
-/// Changes the sending state; a page already in that state keeps its first reason. True when something changed.
+/// Changes the sending state; a page already in that state keeps its first reason, and a stopped one is not merely parked: a
+/// new token would let it send again. True when something changed.
 pub async fn set_state(db: impl PgExecutor<'_>, page_id: &str, state: &str, reason: &str) -> sqlx::Result<bool> {
     let done = sqlx::query(
-        "update pages set state = $2, state_reason = $3, state_since = now() where page_id = $1 and state <> $2",
+        "update pages set state = $2, state_reason = $3, state_since = now()
+         where page_id = $1 and state <> $2 and not ($2 = 'parked' and state = 'stopped')",
     )
     .bind(page_id)
     .bind(state)

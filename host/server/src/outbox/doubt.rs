@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use frontdesk_messenger::Recipient;
+use frontdesk_messenger::{Failure, Recipient};
 use tokio_util::sync::CancellationToken;
 
-use super::{SentRow, confirm, describe, open_delivery_ticket};
+use super::{SentRow, confirm, describe, open_delivery_ticket, pause_when_full, stop_page};
 use crate::app::App;
 use crate::db;
 use crate::db::outbox::InDoubt;
 use crate::fail_point::{self, Point};
+use crate::pages::TOKEN_DEAD;
 use crate::settings::ms;
 
 /// A look-up of a send in doubt is repeated after this long.
@@ -105,6 +106,11 @@ async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>
         return Err("a person known by user_ref alone cannot be looked up".into());
     };
     let reply = app.outbox.graph.conversation(&page, &psid, LOOK_THROUGH_MAX).await;
+    pause_when_full(app, &row.page_id, &reply).await;
+    if matches!(reply.result, Err(Failure::TokenDead { .. })) && app.outbox.tokens.is_current(&page).await {
+        let reason = format!("{TOKEN_DEAD}: {}", describe(&reply.trace));
+        stop_page(app, &row.page_id, "parked", &reason).await.map_err(|error| error.to_string())?;
+    }
     let conversation = reply.result.map_err(|failure| {
         format!("the Conversations API did not help ({}): {}", failure.name(), describe(&reply.trace))
     })?;
@@ -114,7 +120,7 @@ async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>
     for message in &conversation.messages {
         let is_ours = message.from_id.as_deref() == Some(row.page_id.as_str())
             && message.created_ms.is_none_or(|at| at >= since_ms)
-            && message.text.as_deref().map(str::trim) == Some(row.text.trim());
+            && message.text.as_deref().is_some_and(|text| has_words_of(text, &row.text));
         if !is_ours {
             continue;
         }
@@ -129,6 +135,12 @@ async fn find_in_conversation(app: &App, row: &InDoubt) -> Result<Option<String>
     let reaches_back = conversation.messages.len() < LOOK_THROUGH_MAX as usize
         || conversation.messages.iter().any(|m| m.created_ms.is_some_and(|at| at < since_ms));
     if reaches_back { Ok(None) } else { Err("the conversation has too many newer messages to be sure".into()) }
+}
+
+/// Whether two texts differ in their blanks at most: what is kept of a message may have other line ends than what was sent, and
+/// taking it for another would send it again.
+fn has_words_of(kept: &str, sent: &str) -> bool {
+    kept.split_whitespace().eq(sent.split_whitespace())
 }
 
 /// After a while a person is asked to look; the row stays visible and unsettled.
@@ -159,4 +171,20 @@ async fn fail_in_doubt(app: &App, row: &InDoubt, error: &str) -> sqlx::Result<()
         open_delivery_ticket(app, &mut tx, row.conversation_id, &row.page_id, "delivery-failed", error).await?;
     }
     tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_words_of;
+
+    #[test]
+    fn a_kept_text_may_differ_in_blanks_alone() {
+        let sent = "Yes.\n\n  We ship to Austria. ";
+        for kept in [sent, "Yes.\r\n\r\nWe ship to Austria.", "Yes. We ship to Austria."] {
+            assert!(has_words_of(kept, sent), "{kept:?}");
+        }
+        for kept in ["", "Yes.", "Yes. We ship to Australia.", "Yes. We ship to Austria. Yes."] {
+            assert!(!has_words_of(kept, sent), "{kept:?}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use frontdesk_messenger::{Failure, Reply, Sent};
 use rand::Rng;
 
 use crate::db::outbox::Claimed;
+use crate::db::pages::ENFORCEMENT;
 use crate::pages::TOKEN_DEAD;
 use crate::settings::{OutboxSettings, ms};
 
@@ -51,8 +52,10 @@ pub(super) fn verdict(settings: &OutboxSettings, row: &Claimed, reply: &Reply<Se
             let after = backoff(settings, row.attempts).max(ms(after_ms.unwrap_or(0)));
             Verdict::Again { after, counted: true, error: numbers }
         }
-        // The lane pauses by the Page's own clock; the row itself is not to blame.
-        Failure::RateLimited { .. } => Verdict::Again { after: Duration::ZERO, counted: false, error: numbers },
+        // The lane pauses by the Page's own clock; the row itself is not to blame, and waits a little should that not be stored.
+        Failure::RateLimited { .. } => {
+            Verdict::Again { after: backoff(settings, row.attempts), counted: false, error: numbers }
+        }
         Failure::HoldPerson => Verdict::Fail(format!("Meta asks not to write to this person unasked: {numbers}")),
         Failure::PersonUnreachable => Verdict::Fail(format!("the person cannot be reached: {numbers}")),
         Failure::OutsideWindow => Verdict::WindowClosed(format!("the messaging window is closed: {numbers}")),
@@ -62,7 +65,8 @@ pub(super) fn verdict(settings: &OutboxSettings, row: &Claimed, reply: &Reply<Se
             let why = match reason {
                 StopReason::Permission => "a permission is missing",
                 StopReason::Restricted => "Meta has restricted the Page",
-                StopReason::PolicyBlock => "Meta has blocked the Page for violating a policy",
+                // So that Meta's own notice that it is lifted lifts it here.
+                StopReason::PolicyBlock => ENFORCEMENT,
             };
             Verdict::PageState { state: "stopped", reason: format!("{why}: {numbers}") }
         }

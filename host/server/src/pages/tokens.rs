@@ -77,6 +77,13 @@ impl PageTokens {
         self.given.contains_key(page_id)
     }
 
+    /// How many Pages have a token here.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        let connected = self.connected.load();
+        connected.tokens.len() + self.given.keys().filter(|page| !connected.tokens.contains_key(*page)).count()
+    }
+
     /// Takes over what changed in the database.
     ///
     /// # Errors
