@@ -53,6 +53,8 @@ async fn run(app: Arc<App>, stop: CancellationToken) {
             }
         };
     }
+    // A successor need not wait for the lease to run out.
+    let _ = db::leases::release(&app.pool, LEASE, &app.replica).await;
 }
 
 /// One batch of each table. Returns how many rows were sealed.
