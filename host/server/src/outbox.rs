@@ -386,7 +386,9 @@ async fn fail(app: &App, row: &Claimed, verdict: &Verdict, error: &str, trace: O
         db::outbox::fail_following(&mut *tx, row.id, "an earlier part of the same reply failed").await?;
         match verdict {
             Verdict::NotOurs(_) => {
-                db::conversations::set_owner(&mut tx, row.conversation_id, "not_ours", error, None, None).await?;
+                // What the customer wrote after the answer was made may have brought the thread back already.
+                let since = Some(row.created_at);
+                db::conversations::set_owner(&mut tx, row.conversation_id, "not_ours", error, None, since).await?;
             }
             Verdict::WindowClosed(_) => db::conversations::close_window(&mut *tx, row.conversation_id).await?,
             _ => {}
