@@ -3,7 +3,8 @@
 use serde::Serialize;
 use wasmtime::component::Component;
 
-use super::{Candidate, Grants, LoadError, check_bytes, sha256_hex};
+use super::candidate::Candidate;
+use super::{Grants, LoadError, check_bytes, sha256_hex};
 use crate::engine::{Engine, Shared};
 use crate::hook::Hook;
 use crate::host::{Import, interface_name, judge_import};
