@@ -44,7 +44,7 @@ pub(crate) struct Blame {
 /// Finds the kind of fault. `printed` is the end of what the component wrote to standard output and error.
 pub(crate) fn blame(stopped: Stopped, limits: &Limits, used_ms: u32, printed: &str) -> Blame {
     let deadline = FaultKind::Deadline { limit_ms: limits.deadline_ms, used_ms };
-    let out_of_fuel = FaultKind::OutOfFuel { limit: limits.fuel };
+    let out_of_fuel = FaultKind::OutOfFuel { limit: limits.fuel, used: limits.fuel };
     let mut guest_frames = Vec::new();
     let (kind, mut detail) = match stopped {
         Stopped::Error(error) => {
@@ -115,6 +115,10 @@ fn error_kind(
     if error.downcast_ref::<WasmBacktrace>().is_some() {
         return (FaultKind::Trap, format!("a function of the host refused: {cause}"));
     }
+    if cause.starts_with("realloc return") {
+        // The allocator that the component exports gave a place outside of its memory.
+        return (FaultKind::Trap, format!("the component has no room for its arguments: {cause}"));
+    }
     let problem = "not a value of its type".to_owned();
     (FaultKind::BadOutput { field: "result".to_owned(), problem }, format!("the result could not be read: {cause}"))
 }
@@ -136,7 +140,8 @@ fn frames(error: &wasmtime::Error) -> Vec<String> {
         .take(FRAMES_MAX)
         .map(|frame| match frame.func_name() {
             Some(name) => {
-                let mut name = format!("{:#}", rustc_demangle::demangle(name));
+                // A name section holds whatever bytes its maker liked, and these names go into logs.
+                let mut name = format!("{:#}", rustc_demangle::demangle(name)).replace(char::is_control, "?");
                 name.truncate(name.floor_char_boundary(FRAME_BYTES_MAX));
                 name
             }

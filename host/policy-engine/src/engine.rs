@@ -33,7 +33,8 @@ pub(crate) const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub(crate) const MEMORIES_MAX: u32 = 3;
 /// Most tables of one component.
 pub(crate) const TABLES_MAX: u32 = 40;
-/// Core instances and tables per component instance that the pool provides for.
+/// Core instances and tables per component instance that the pool provides for. A component with more does not compile: it
+/// would take the places of others.
 const CORE_INSTANCES_PER_INSTANCE: u32 = 40;
 /// Instances beside those of calls: one that is being loaded, one that is being snapshotted.
 const LOAD_INSTANCES: u32 = 2;
@@ -282,6 +283,7 @@ fn config(options: &EngineOptions) -> Config {
         .total_memories(instances * MEMORIES_MAX)
         .total_tables(instances * CORE_INSTANCES_PER_INSTANCE)
         .total_stacks(instances)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_INSTANCE)
         .max_memories_per_component(MEMORIES_MAX)
         .max_tables_per_component(TABLES_MAX)
         .max_tables_per_module(8)
@@ -314,6 +316,7 @@ fn config(options: &EngineOptions) -> Config {
         // None is any use to a policy; all are more to get wrong.
         .wasm_memory64(false)
         .wasm_threads(false)
+        .wasm_exceptions(false)
         .wasm_gc(false);
     config
 }

@@ -42,6 +42,9 @@ pub enum FaultKind {
     OutOfFuel {
         /// The limit, in units of fuel.
         limit: u64,
+        /// What it had used when it was ended: all that it may. Absent in records of before.
+        #[serde(default)]
+        used: u64,
     },
     /// The call took too long, or waited too long for a free instance.
     Deadline {
@@ -84,7 +87,7 @@ impl std::fmt::Display for FaultKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Trap => f.write_str("trap"),
-            Self::OutOfFuel { limit } => write!(f, "out of fuel: the limit is {limit} units"),
+            Self::OutOfFuel { limit, used } => write!(f, "out of fuel: {used} units were used, the limit is {limit}"),
             Self::Deadline { limit_ms, used_ms } => {
                 write!(f, "deadline missed: ended after {used_ms} ms, the limit is {limit_ms} ms")
             }

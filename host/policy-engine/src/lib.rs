@@ -46,6 +46,7 @@ mod blame;
 mod block_on;
 mod host;
 mod sample;
+mod schema;
 mod snapshot;
 mod state;
 mod validate;

@@ -7,6 +7,8 @@
 //!
 //! Whoever holds the revision (an `Arc`) can finish a turn on it; when the last holder drops it, its code is freed.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{Bundle, ChainError, ChainSpec, ComponentRef, PolicySpec, SettingsSource, settings_from_file};
@@ -160,6 +162,23 @@ pub enum StageError {
     /// The manifest could not be written; not expected.
     #[error("the revision's manifest cannot be written as JSON")]
     Manifest(#[from] serde_json::Error),
+}
+
+impl StageError {
+    /// The reason's name; see [`LoadError::code`].
+    #[must_use]
+    pub fn code(&self) -> Cow<'static, str> {
+        match self {
+            Self::Chain(_) => Cow::Borrowed("chain-toml"),
+            Self::Manifest(_) => Cow::Borrowed("manifest"),
+            Self::Policy { problem, .. } => match problem.as_ref() {
+                StageProblem::MissingFile { .. } => Cow::Borrowed("file-missing"),
+                StageProblem::Digest { .. } => Cow::Borrowed("other-digest"),
+                StageProblem::Settings { .. } => Cow::Borrowed("settings-unreadable"),
+                StageProblem::Load(error) => error.code(),
+            },
+        }
+    }
 }
 
 /// What is wrong with a policy of a chain.

@@ -18,8 +18,8 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 
 pub use verdict::{
     Blocked, Classification, Description, Dossier, Draft, EscalationVerdict, Evidence, Example, FilterOutcome,
-    FilterVerdict, Finding, Instruction, LogLevel, LookupError, Outcome, Plan, Priority, Rewritten, Route, SettingError,
-    Ticket,
+    FilterVerdict, Finding, Instruction, LogLevel, LookupError, Outcome, Plan, Priority, Rewritten, Route,
+    SettingError, Ticket,
 };
 
 /// Who wrote a message.

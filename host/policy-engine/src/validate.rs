@@ -48,7 +48,15 @@ fn at_most_items(field: &str, found: usize, most: usize) -> Checked {
 }
 
 fn not_blank(field: &str, text: &str) -> Checked {
-    if text.trim().is_empty() { Err(bad(field, "empty; a text is required")) } else { Ok(()) }
+    if text.chars().all(is_unseen) { Err(bad(field, "empty; a text is required")) } else { Ok(()) }
+}
+
+/// Whether a character leaves nothing on the screen: a text of only such is empty for its reader, and Messenger refuses it.
+fn is_unseen(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
 }
 
 fn within(field: &str, found: f32, most: f32) -> Checked {
@@ -210,7 +218,11 @@ pub(crate) fn description(found: &Description) -> Result<serde_json::Value, Faul
     at_most_bytes("settings-schema", &found.settings_schema, SCHEMA_BYTES_MAX)?;
     let schema: serde_json::Value = serde_json::from_str(&found.settings_schema)
         .map_err(|error| bad("settings-schema", format!("not JSON: {error}")))?;
-    if schema.is_object() { Ok(schema) } else { Err(bad("settings-schema", "a JSON object is required")) }
+    if !schema.is_object() {
+        return Err(bad("settings-schema", "a JSON object is required"));
+    }
+    crate::schema::check(&schema).map_err(|problem| bad("settings-schema", problem))?;
+    Ok(schema)
 }
 
 fn is_semantic_version(text: &str) -> bool {

@@ -140,6 +140,7 @@ impl Candidate<'_> {
         match bytes.and_then(|bytes| snapshot::compile(self.shared, &bytes, self.wasm, self.settings)) {
             Ok(component) => {
                 let program = link(self.shared, &component, self.hook)?;
+                same_description(&description, &self.describe(&program)?.0)?;
                 let snapshot = SnapshotStatus::Snapshotted;
                 Ok(Tried { program, snapshot, description, settings_schema, unused_grants })
             }
@@ -152,9 +153,14 @@ impl Candidate<'_> {
         let component = compiled.map_err(|error| LoadError::Compile { reason: format!("{error:#}") })?;
         let (program, unused_grants) = self.check(&component)?;
         let (description, settings_schema) = self.describe(&program)?;
-        settings_taken(self.run(&program, "configure", Some(&description), async |store, instance| {
-            Ok(configure(store, instance, &program.exports, self.settings).await?)
+        let again = settings_taken(self.run(&program, "configure", Some(&description), async |store, instance| {
+            if let Err(errors) = configure(store, instance, &program.exports, self.settings).await? {
+                return Ok(Err(errors));
+            }
+            store.set_fuel(LOAD_FUEL)?;
+            Ok(Ok(ask(store, instance, &program.exports).await?))
         }))?;
+        same_description(&description, &again)?;
         let snapshot = SnapshotStatus::NotPossible { reason };
         Ok(Tried { program, snapshot, description, settings_schema, unused_grants })
     }
@@ -172,8 +178,7 @@ impl Candidate<'_> {
         let described = self.run(program, "describe", None, async |store, instance| {
             // Here and only here the types of all three functions are compared with the contract's.
             check_types(store, instance, self.hook, &program.exports)?;
-            let function = instance.get_typed_func::<(), (Description,)>(&mut *store, &program.exports.describe)?;
-            Ok(function.call_async(&mut *store, ()).await?.0)
+            Ok(ask(store, instance, &program.exports).await?)
         });
         let description = described.map_err(|refusal| match refusal {
             Refusal::Type(reason) => LoadError::Contract { reason },
@@ -225,6 +230,21 @@ impl Candidate<'_> {
             guest_frames: blame.guest_frames,
         })))
     }
+}
+
+/// Calls `lifecycle.describe` on an instance.
+async fn ask(store: &mut Store<CallState>, instance: Instance, exports: &Exports) -> wasmtime::Result<Description> {
+    let function = instance.get_typed_func::<(), (Description,)>(&mut *store, &exports.describe)?;
+    Ok(function.call_async(&mut *store, ()).await?.0)
+}
+
+/// A revision is named by what its components say of themselves, before and after they have their settings alike.
+fn same_description(before: &Description, after: &Description) -> Result<(), LoadError> {
+    if before == after {
+        return Ok(());
+    }
+    let problem = "another one once the component has its settings; it must always be the same".to_owned();
+    Err(LoadError::BadDescription { field: "description".to_owned(), problem })
 }
 
 /// What became of `configure`, as an error of loading.

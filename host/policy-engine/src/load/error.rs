@@ -1,5 +1,7 @@
 //! Why a component was not loaded, in words for people: what was found, what was expected, what to do.
 
+use std::borrow::Cow;
+
 use crate::fault::Fault;
 use crate::hook::Hook;
 use crate::limits::LimitError;
@@ -133,6 +135,39 @@ pub enum LoadError {
     Canary(Box<Fault>),
 }
 
+impl LoadError {
+    /// The reason's name, the same in metrics, logs and status: one word for each kind of refusal. A fault is named by the
+    /// function that was running and its kind, such as `describe-out-of-fuel`; one on the sample turn, `sample-turn-trap`.
+    #[must_use]
+    pub fn code(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::NotWasm { .. } => "not-wasm",
+            Self::CoreModule => "core-module",
+            Self::Precompiled => "precompiled",
+            Self::TooLarge { .. } => "too-large",
+            Self::Compile { .. } => "does-not-compile",
+            Self::ImportNotAllowed { .. } => "import-not-allowed",
+            Self::OtherContract { .. } => "other-contract",
+            Self::GrantMissing { .. } => "grant-missing",
+            Self::WrongWorld { .. } => "wrong-world",
+            Self::NotAPolicy { .. } => "not-a-policy",
+            Self::TooManyResources { .. } => "too-many-resources",
+            Self::Contract { .. } => "contract-mismatch",
+            Self::Limit(_) => "limit-out-of-range",
+            Self::BadDescription { .. } => "bad-description",
+            Self::Refused { .. } => "settings-refused",
+            Self::Describe(fault) | Self::Configure(fault) => {
+                return Cow::Owned(format!("{}-{}", fault.function, fault.kind.as_str()));
+            }
+            Self::Canary(fault) => return Cow::Owned(format!("sample-turn-{}", fault.kind.as_str())),
+        })
+    }
+}
+
+/// Most wrong settings that a message lists.
+const SETTINGS_LISTED_MAX: usize = 20;
+/// Longest of a component's own sentences in a message, in bytes.
+const SENTENCE_BYTES_MAX: usize = 300;
 /// Most exports that a message lists.
 const LISTED_MAX: usize = 16;
 /// Longest name of an import or export in a message, in bytes: names are the component's own words.
@@ -148,10 +183,13 @@ fn listed(names: &[String]) -> String {
 }
 
 pub(super) fn shortened(name: &str) -> String {
-    if name.len() <= NAME_BYTES_MAX {
-        return name.to_owned();
-    }
-    format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES_MAX)])
+    clipped(name, NAME_BYTES_MAX)
+}
+
+/// Of the component's own words, so much as fits into a line.
+fn clipped(text: &str, bytes_max: usize) -> String {
+    let line = text.replace(char::is_control, " ");
+    if line.len() <= bytes_max { line } else { format!("{}…", &line[..line.floor_char_boundary(bytes_max)]) }
 }
 
 fn found_hooks(found: &[Hook]) -> String {
@@ -174,7 +212,11 @@ fn world_hint(expected: Hook, found: &[Hook]) -> String {
 fn setting_lines(errors: &[SettingError]) -> String {
     let line = |error: &SettingError| {
         let place = if error.path.is_empty() { "(the whole document)" } else { &error.path };
-        format!("\n  {place}: {}", error.message)
+        format!("\n  {}: {}", shortened(place), clipped(&error.message, SENTENCE_BYTES_MAX))
     };
-    errors.iter().map(line).collect()
+    let mut lines: String = errors.iter().take(SETTINGS_LISTED_MAX).map(line).collect();
+    if let Some(more) = errors.len().checked_sub(SETTINGS_LISTED_MAX + 1) {
+        lines.push_str(&format!("\n  and {} more", more + 1));
+    }
+    lines
 }

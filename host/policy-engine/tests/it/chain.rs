@@ -6,8 +6,8 @@ use frontdesk_policy_engine::gate::GateSpec;
 use frontdesk_policy_engine::rollout::RolloutSpec;
 use frontdesk_policy_engine::types::{Classification, Dossier, EscalationVerdict, Evidence, Route};
 use frontdesk_policy_engine::{
-    Bundle, CallContext, ChainSpec, FileKind, FilterResult, FilterRun, Hook, Limits, Revision, RevisionId, WantedFile,
-    sha256_hex,
+    Bundle, CallContext, ChainSpec, FileKind, FilterResult, FilterRun, Grants, Hook, Limits, LoadRequest, Revision,
+    RevisionId, WantedFile, sha256_hex,
 };
 use serde_json::json;
 
@@ -271,6 +271,42 @@ async fn a_filter_that_faults_holds_the_text() {
     assert!(filter(&revision, "Peace").await.fault().is_none());
 }
 
+/// What a filter makes of a text must be a text that can be sent, and what a tone policy tells must be something.
+#[tokio::test]
+async fn texts_are_there_and_fit() {
+    let replaced = |text: &str, times: usize| json!({"replace": [text, times]});
+    for (settings, problem) in [
+        (replaced("x", 20_000), None),
+        (replaced("x", 20_001), Some("outcome.rewrite.text: 20001 bytes; at most 20000 are allowed")),
+        (replaced("x", 100 << 10), Some("outcome.rewrite.text: 102400 bytes")),
+        (replaced("x", 300 << 10), Some("more than 256 KiB were handed to the host at once")),
+        (replaced("", 0), Some("outcome.rewrite.text: empty")),
+        (replaced(" \n\t", 3), Some("outcome.rewrite.text: empty")),
+        (replaced("\u{200b}\u{feff}\u{2060}", 5), Some("outcome.rewrite.text: empty")),
+    ] {
+        let request = LoadRequest {
+            hook: Hook::Filter,
+            wasm: &guest("guest-obedient"),
+            settings: &settings,
+            limits: Limits::default(),
+            grants: Grants::default(),
+        };
+        match (engine().load(request), problem) {
+            (Ok(_), None) => {}
+            (Err(error), Some(problem)) => {
+                assert_eq!(error.code(), "sample-turn-bad-output", "{error}");
+                assert!(error.to_string().contains(problem), "{error}");
+            }
+            (loaded, _) => panic!("{settings}: {loaded:?}"),
+        }
+    }
+    let settings = &json!({"instruct": " \u{200b} "});
+    let (wasm, limits) = (&guest("guest-obedient"), Limits::default());
+    let request = LoadRequest { hook: Hook::Tone, wasm, settings, limits, grants: Grants::default() };
+    let error = engine().load(request).expect_err("an empty instruction");
+    assert!(error.to_string().contains("instructions[0].text: empty; a text is required"), "{error}");
+}
+
 #[tokio::test]
 async fn verdicts_of_filters_and_escalation_are_checked() {
     let cases = [
@@ -286,12 +322,12 @@ async fn verdicts_of_filters_and_escalation_are_checked() {
     ];
     for (settings, text) in cases {
         // What is wrong whatever the text shows on the sample turn already.
-        let policy = frontdesk_policy_engine::LoadRequest {
+        let policy = LoadRequest {
             hook: Hook::Filter,
             wasm: &guest("guest-obedient"),
             settings: &settings,
             limits: Limits::default(),
-            grants: frontdesk_policy_engine::Grants::default(),
+            grants: Grants::default(),
         };
         let fault = match engine().load(policy) {
             Ok(policy) => {

@@ -60,7 +60,10 @@ async fn fuel_of_the_chain_is_the_fuel_of_the_call() {
     let used = called("work", 20_000, "fuel = 5_000_000_000").await.fuel_used;
     assert_eq!(called("work", 20_000, &format!("fuel = {used}")).await.fuel_used, used);
     let short = used - 1;
-    assert_eq!(fault("work", 20_000, &format!("fuel = {short}")).await, FaultKind::OutOfFuel { limit: short });
+    assert_eq!(
+        fault("work", 20_000, &format!("fuel = {short}")).await,
+        FaultKind::OutOfFuel { limit: short, used: short }
+    );
 }
 
 #[tokio::test]
@@ -160,7 +163,7 @@ fn first_party_components_name_their_functions() {
         let Err(LoadError::Canary(fault)) = engine().load(request) else {
             panic!("{name} needs more than 10,000 fuel")
         };
-        assert_eq!(fault.kind, FaultKind::OutOfFuel { limit: 10_000 });
+        assert_eq!(fault.kind, FaultKind::OutOfFuel { limit: 10_000, used: 10_000 });
         assert_eq!((fault.policy.as_str(), fault.function.as_str()), (name, hook.function()));
         let named = fault.guest_frames.iter().any(|frame| frame.contains("::") && !frame.starts_with("function "));
         assert!(named, "{name}: {:?}", fault.guest_frames);

@@ -20,7 +20,7 @@ async fn fault(action: &str, n: u32, limits: Limits) -> Fault {
 
 #[tokio::test]
 async fn each_misbehaviour_has_its_fault() {
-    let cases: [(&str, u32, Limits, &str, &str); 17] = [
+    let cases: [(&str, u32, Limits, &str, &str); 21] = [
         ("loop", 0, tight(), "out-of-fuel", "used up its fuel"),
         ("loop", 0, Limits { fuel: 5_000_000_000, deadline_ms: 30, ..tight() }, "deadline", "ran past its deadline"),
         ("eat-memory", 0, tight(), "memory", "more memory than it may have"),
@@ -34,6 +34,10 @@ async fn each_misbehaviour_has_its_fault() {
         ("nan-confidence", 0, tight(), "bad-output", "confidence: NaN"),
         ("big-confidence", 0, tight(), "bad-output", "a number from 0 to 1 is required"),
         ("invalid-utf8", 0, tight(), "bad-output", "the result could not be read"),
+        ("no-such-route", 0, tight(), "bad-output", "the result could not be read"),
+        ("text-outside", 0, tight(), "bad-output", "the result could not be read"),
+        ("text-of-negative-length", 0, tight(), "bad-output", "out of bounds of memory"),
+        ("log-outside", 0, tight(), "trap", "a function of the host refused"),
         ("long-line", 1_000_000, tight(), "bad-output", "more than 16 KiB"),
         ("log-flood", 1_000_000, tight(), "out-of-fuel", "used up its fuel"),
         ("busy-host-calls", 0, tight(), "out-of-fuel", "used up its fuel"),

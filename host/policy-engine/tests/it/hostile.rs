@@ -53,19 +53,24 @@ fn importing(import: &str) -> Vec<u8> {
 /// A component that has the functions of a classifier, with types of no contract, around a core module. The module's
 /// function 0 is lifted as all three.
 fn around(core_module: &[u8]) -> Vec<u8> {
+    around_many(core_module, 1, "0.1.0")
+}
+
+/// The same with so many instances of the module, for a version of the contract.
+fn around_many(core_module: &[u8], core_instances: usize, version: &str) -> Vec<u8> {
     let inline = |exports: &[&str]| {
         let exports: Vec<Vec<u8>> =
             exports.iter().map(|it| [vec![0x00], name(it), vec![0x01, 0x00]].concat()).collect();
         [vec![0x01], number(exports.len()), exports.concat()].concat()
     };
     let export = |interface: &str, instance: u8| {
-        let interface = format!("frontdesk:policy/{interface}@0.1.0");
+        let interface = format!("frontdesk:policy/{interface}@{version}");
         [vec![0x00], name(&interface), vec![0x05, instance, 0x00]].concat()
     };
     component(&[
         section(1, core_module),
-        // One core instance of module 0, without arguments.
-        list(2, &[vec![0x00, 0x00, 0x00]]),
+        // Core instances of module 0, without arguments.
+        list(2, &vec![vec![0x00, 0x00, 0x00]; core_instances]),
         // Its export "f" as core function 0.
         list(6, &[[vec![0x00, 0x00, 0x01, 0x00], name("f")].concat()]),
         // Function type 0: no parameters, no result.
@@ -77,23 +82,61 @@ fn around(core_module: &[u8]) -> Vec<u8> {
     ])
 }
 
-/// A core module with a function that returns, exported as "f", and what `more` adds.
+/// A core module with a function that returns, exported as "f", and what else is wanted.
+#[derive(Default)]
+struct Module {
+    tables: Vec<Vec<u8>>,
+    memory: Option<Vec<u8>>,
+    /// A section between the memories and the exports, such as that of tags.
+    other: Vec<u8>,
+    /// The code of the start function.
+    start: Option<Vec<u8>>,
+    /// Functions that do nothing.
+    idle_functions: usize,
+    data: Vec<Vec<u8>>,
+}
+
+impl Module {
+    fn bytes(self) -> Vec<u8> {
+        let body = |code: &[u8]| [number(code.len() + 1), vec![0x00], code.to_vec()].concat();
+        let mut bodies = vec![body(&[0x0b])];
+        bodies.extend(self.start.as_deref().map(body));
+        bodies.extend(vec![body(&[0x0b]); self.idle_functions]);
+        let mut sections = vec![list(1, &[vec![0x60, 0x00, 0x00]]), list(3, &vec![vec![0x00]; bodies.len()])];
+        if !self.tables.is_empty() {
+            sections.push(list(4, &self.tables));
+        }
+        sections.extend(self.memory.map(|memory| list(5, &[memory])));
+        sections.push(self.other);
+        sections.push(list(7, &[[name("f"), vec![0x00, 0x00]].concat()]));
+        if self.start.is_some() {
+            sections.push(section(8, &[0x01]));
+        }
+        sections.push(list(10, &bodies));
+        if !self.data.is_empty() {
+            sections.push(list(11, &self.data));
+        }
+        [b"\0asm\x01\0\0\0".to_vec(), sections.concat()].concat()
+    }
+}
+
 fn module(memory: Option<Vec<u8>>, start: Option<&[u8]>) -> Vec<u8> {
-    let body = |code: &[u8]| [number(code.len() + 1), vec![0x00], code.to_vec()].concat();
-    let mut functions = vec![vec![0x00]];
-    let mut bodies = vec![body(&[0x0b])];
-    if let Some(code) = start {
-        functions.push(vec![0x00]);
-        bodies.push(body(code));
-    }
-    let mut sections = vec![list(1, &[vec![0x60, 0x00, 0x00]]), list(3, &functions)];
-    sections.extend(memory.map(|memory| list(5, &[memory])));
-    sections.push(list(7, &[[name("f"), vec![0x00, 0x00]].concat()]));
-    if start.is_some() {
-        sections.push(section(8, &[0x01]));
-    }
-    sections.push(list(10, &bodies));
-    [b"\0asm\x01\0\0\0".to_vec(), sections.concat()].concat()
+    Module { memory, start: start.map(<[u8]>::to_vec), ..Module::default() }.bytes()
+}
+
+/// Limits of a table or memory: at least so many.
+fn at_least(count: usize) -> Vec<u8> {
+    [vec![0x00], number(count)].concat()
+}
+
+/// A table of functions.
+fn table(elements: usize) -> Vec<u8> {
+    [vec![0x70], at_least(elements)].concat()
+}
+
+/// One byte of data at an address of memory 0.
+fn data_at(address: usize) -> Vec<u8> {
+    [vec![0x00, 0x41], signed(address), vec![0x0b, 0x01, 0x2a]].concat()
 }
 
 #[test]
@@ -190,6 +233,67 @@ fn a_start_function_that_never_ends_is_stopped_and_named() {
 }
 
 #[test]
+fn a_start_function_that_fails_or_eats_memory_is_named() {
+    for (code, kind) in [
+        // unreachable
+        (vec![0x00, 0x0b], "trap"),
+        // i32.const -4; i32.load; drop
+        (vec![0x41, 0x7c, 0x28, 0x02, 0x00, 0x1a, 0x0b], "trap"),
+        // call 1, for ever
+        (vec![0x10, 0x01, 0x0b], "trap"),
+        // loop i32.const 16; memory.grow; drop; br 0 end
+        (vec![0x03, 0x40, 0x41, 0x10, 0x40, 0x00, 0x1a, 0x0c, 0x00, 0x0b, 0x0b], "memory"),
+    ] {
+        let error = refused(&around(&module(Some(at_least(1)), Some(&code))));
+        assert_eq!(error.code(), format!("instantiate-{kind}"), "{error}");
+    }
+    assert_eq!(engine().pool_use().component_instances, 0);
+}
+
+/// What one component may take of the pool, at the limit and one past it. Within the limit it is refused for its types.
+#[test]
+fn a_component_takes_no_more_of_the_pool_than_one_may() {
+    let tables = |count: usize, elements: usize| Module { tables: vec![table(elements); count], ..Module::default() };
+    let memory = |pages: usize| Module { memory: Some(at_least(pages)), ..Module::default() };
+    let data = |address: usize| Module {
+        memory: Some(at_least(1)),
+        data: [vec![data_at(0); 1_000], vec![data_at(address)]].concat(),
+        ..Module::default()
+    };
+    let small = || module(None, None);
+    for (wasm, code, says) in [
+        (around_many(&small(), 40, "0.1.0"), "contract-mismatch", ""),
+        (around_many(&small(), 41, "0.1.0"), "does-not-compile", "41 core module instances"),
+        (around_many(&small(), 900, "0.1.0"), "does-not-compile", "900 core module instances"),
+        (around(&tables(8, 1).bytes()), "contract-mismatch", ""),
+        (around(&tables(9, 1).bytes()), "does-not-compile", "tables"),
+        (around_many(&tables(1, 1).bytes(), 40, "0.1.0"), "contract-mismatch", ""),
+        (around_many(&tables(8, 1).bytes(), 6, "0.1.0"), "does-not-compile", "48 tables"),
+        (around(&tables(1, 20_000).bytes()), "contract-mismatch", ""),
+        (around(&tables(1, 20_001).bytes()), "does-not-compile", "20001"),
+        (around(&memory(512).bytes()), "contract-mismatch", ""),
+        (around(&memory(513).bytes()), "instantiate-memory", "the limit is 33554432"),
+        (around(&memory(2_049).bytes()), "does-not-compile", "memory"),
+        (around_many(&memory(1).bytes(), 4, "0.1.0"), "does-not-compile", "4 Wasm linear memories"),
+        (around(&data(65_535).bytes()), "contract-mismatch", ""),
+        (around(&data(65_536).bytes()), "instantiate-trap", ""),
+        (around(&Module { idle_functions: 10_000, ..Module::default() }.bytes()), "contract-mismatch", ""),
+    ] {
+        let error = refused(&wasm);
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.to_string().contains(says), "{says}: {error}");
+    }
+    assert_eq!(engine().pool_use().component_instances, 0);
+}
+
+#[test]
+fn a_component_for_another_version_of_the_contract_is_told_so() {
+    let error = refused(&around_many(&module(None, None), 1, "0.2.0"));
+    assert_eq!(error.code(), "other-contract", "{error}");
+    assert!(error.to_string().contains("built against `frontdesk:policy/"), "{error}");
+}
+
+#[test]
 fn functions_of_other_types_are_no_contract() {
     let error = refused(&around(&module(None, None)));
     assert!(matches!(error, LoadError::Contract { .. }), "{error}");
@@ -204,6 +308,14 @@ fn memories_of_64_bits_and_shared_ones_are_refused() {
     let error = refused(&around(&module(Some(vec![0x03, 0x01, 0x02]), None)));
     assert!(matches!(error, LoadError::Compile { .. }), "{error}");
     assert!(error.to_string().contains("threads"), "{error}");
+}
+
+#[test]
+fn exceptions_are_refused() {
+    let tag = list(13, &[vec![0x00, 0x00]]);
+    let error = refused(&around(&Module { other: tag, ..Module::default() }.bytes()));
+    assert_eq!(error.code(), "does-not-compile", "{error}");
+    assert!(error.to_string().contains("exceptions"), "{error}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ async fn fuel_is_exact() {
         assert_eq!(enough.fuel_used, used, "{action}");
         let short = called(action, n, Limits { fuel: used - 1, ..generous() }).await;
         let fault = short.result.expect_err("one unit short");
-        assert_eq!(fault.kind, FaultKind::OutOfFuel { limit: used - 1 }, "{action}");
+        assert_eq!(fault.kind, FaultKind::OutOfFuel { limit: used - 1, used: used - 1 }, "{action}");
         assert_eq!(short.fuel_used, used - 1, "{action}");
     }
 }

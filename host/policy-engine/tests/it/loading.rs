@@ -86,6 +86,7 @@ fn a_component_that_cannot_describe_itself() {
     let LoadError::Describe(fault) = &error else { panic!("{error}") };
     assert_eq!(fault.function, "describe");
     assert!(matches!(fault.kind.as_str(), "out-of-fuel" | "deadline"), "{fault:?}");
+    assert_eq!(error.code(), format!("describe-{}", fault.kind.as_str()));
     assert!(error.to_string().contains("guest_wrong_world::spin"), "{error}");
 }
 
@@ -100,6 +101,76 @@ fn a_component_that_fails_on_its_settings() {
     assert!(error.to_string().contains("it exploded while configuring"), "{error}");
     let error = misbehaving(&json!({"do": "loop-in-configure"}));
     assert!(matches!(&error, LoadError::Configure(fault) if fault.kind.as_str() != "trap"), "{error}");
+}
+
+/// Whatever `configure` does, it ends, and has a name.
+#[test]
+fn a_component_that_will_not_be_configured() {
+    for (action, code, says) in [
+        ("trap-in-configure", "configure-trap", "it exploded while configuring"),
+        ("loop-in-configure", "configure-out-of-fuel", "used up its fuel"),
+        ("sleep-in-configure", "configure-deadline", "clocks stand still"),
+        ("exit-in-configure", "configure-trap", "called exit(0)"),
+        ("refuse", "settings-refused", "/do: `refuse` was found"),
+    ] {
+        let error = misbehaving(&json!({"do": action, "n": 60_000}));
+        // A machine that is slow enough ends the loop by the clock.
+        assert!(error.code() == code || action == "loop-in-configure", "{}: {error}", error.code());
+        assert!(error.to_string().contains(says) || action == "loop-in-configure", "{error}");
+    }
+}
+
+#[test]
+fn refused_settings_are_told_in_bounded_words() {
+    let error = misbehaving(&json!({"do": "refuse-at-length", "n": 500}));
+    let LoadError::Refused { errors } = &error else { panic!("{error}") };
+    assert_eq!(errors.len(), 100);
+    let text = error.to_string();
+    assert!(text.len() < 12_000 && text.ends_with("\n  and 80 more"), "{} bytes", text.len());
+    assert_eq!(text.lines().count(), 22, "a line of the component's is one line here");
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "nothing that moves a terminal's cursor");
+    let error = misbehaving(&json!({"do": "refuse-at-length", "n": 20}));
+    assert_eq!(error.to_string().lines().count(), 21);
+}
+
+#[test]
+fn a_component_that_describes_itself_otherwise_when_it_is_configured() {
+    let settings = json!({"do": "describe-otherwise"});
+    for snapshots in [true, false] {
+        let engine = Engine::new(EngineOptions { snapshots, ..crate::support::options(1) }).expect("an engine");
+        let error = load(&engine, Hook::Classify, "guest-misbehaving", &settings, Limits::default(), GRANTED)
+            .expect_err("it must be refused");
+        assert_eq!(error.code(), "bad-description", "{error}");
+        assert!(error.to_string().contains("it must always be the same"), "{error}");
+    }
+}
+
+/// The guest's own bytes with one text in them replaced by another of the same length.
+fn patched(from: &str, to: &str) -> Vec<u8> {
+    let (mut wasm, from, to) = (guest("guest-obedient"), from.as_bytes(), to.as_bytes());
+    assert_eq!(from.len(), to.len());
+    let places: Vec<usize> = (0..wasm.len() - from.len()).filter(|at| wasm[*at..].starts_with(from)).collect();
+    assert!(!places.is_empty(), "{from:?} is not in the guest");
+    for at in places {
+        wasm[at..at + to.len()].copy_from_slice(to);
+    }
+    wasm
+}
+
+#[test]
+fn a_component_that_describes_itself_badly() {
+    const SCHEMA: &str = r#"{"type": "object", "maxProperties": 3}"#;
+    for (from, to, says) in [
+        (SCHEMA, r#"{"type": "objekt", "maxProperties": 3}"#, "settings-schema: /type: \"objekt\" was found"),
+        (SCHEMA, r#"{"type": "object", "maxProperties":-3}"#, "settings-schema: /maxProperties: -3 was found"),
+        (SCHEMA, r#"{"type": "object", "maxProperties": 3 "#, "settings-schema: not JSON"),
+        (SCHEMA, r#"["type", "object", "maxProperties", 3]"#, "settings-schema: a JSON object is required"),
+        ("1.2.3-test.1", "1.2.3_test.1", "version: a semantic version"),
+    ] {
+        let error = refused(Hook::Classify, &patched(from, to), &json!({}), Grants::default());
+        assert_eq!(error.code(), "bad-description", "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 #[test]

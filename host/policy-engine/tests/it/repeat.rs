@@ -93,7 +93,7 @@ fn records_keep_their_form() {
     assert_eq!(serde_json::from_str::<Fault>(text).expect("a fault"), fault);
     for kind in [
         FaultKind::Trap,
-        FaultKind::OutOfFuel { limit: 5 },
+        FaultKind::OutOfFuel { limit: 5, used: 5 },
         FaultKind::Memory { limit_bytes: 1, wanted_bytes: 2 },
         FaultKind::BadOutput { field: "confidence".to_owned(), problem: "NaN".to_owned() },
     ] {
@@ -102,6 +102,8 @@ fn records_keep_their_form() {
         assert_eq!(serde_json::from_str::<Fault>(&text).expect("a fault"), fault, "{text}");
         assert!(text.contains(kind.as_str()), "{text}");
     }
+    let before = r#"{"fault":"out-of-fuel","limit":7}"#;
+    assert_eq!(serde_json::from_str::<FaultKind>(before).expect("a fault"), FaultKind::OutOfFuel { limit: 7, used: 0 });
     use frontdesk_policy_engine::types::{EscalationVerdict, Outcome};
     let ask = EscalationVerdict::AskBack("Which?".to_owned());
     assert_eq!(serde_json::to_string(&ask).expect("JSON"), r#"{"kind":"ask-back","value":"Which?"}"#);

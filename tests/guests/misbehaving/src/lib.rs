@@ -50,9 +50,10 @@ static CALLS: AtomicU32 = AtomicU32::new(0);
 
 impl lifecycle::Guest for Misbehaving {
     fn describe() -> lifecycle::Description {
+        let is_another = SETTINGS.get().is_some_and(|settings| settings.action == "describe-otherwise");
         lifecycle::Description {
             name: "misbehaving".to_owned(),
-            version: "0.1.0".to_owned(),
+            version: if is_another { "0.2.0" } else { "0.1.0" }.to_owned(),
             summary: "Does what its settings say, most of it wrong; for tests of the host.".to_owned(),
             settings_schema:
                 r#"{"type": "object", "properties": {"do": {"type": "string"}, "n": {"type": "integer"}, "word": {"type": "string"}}}"#.to_owned(),
@@ -70,6 +71,15 @@ impl lifecycle::Guest for Misbehaving {
             "trap-in-configure" => explode("configuring"),
             "loop-in-configure" => spin(),
             "refuse" => return refuse("/do", "`refuse` was found; anything else is taken".to_owned()),
+            "refuse-at-length" => {
+                let error = |n: u32| lifecycle::SettingError {
+                    path: format!("/{n}\n{}", "a".repeat(500)),
+                    message: "\u{1b}[2J".repeat(100),
+                };
+                return Err((0..settings.n).map(error).collect());
+            }
+            "sleep-in-configure" => drop(sleep(settings.n)),
+            "exit-in-configure" => std::process::exit(0),
             "later:print-in-configure" => drop(writeln!(std::io::stderr(), "configuring")),
             // The standard library draws its keys once, so that this decides what the hook draws, too.
             "later:random-in-configure" => {
@@ -114,6 +124,16 @@ fn act(action: &str, n: u32) -> Result<Classification, String> {
         "nan-confidence" => return Ok(Classification { confidence: f32::NAN, ..verdict(Vec::new()) }),
         "big-confidence" => return Ok(Classification { confidence: 1.0 + f32::EPSILON, ..verdict(Vec::new()) }),
         "invalid-utf8" => vec![not_text()],
+        "no-such-route" => return Ok(Classification { route: no_such_route(), ..verdict(Vec::new()) }),
+        "text-outside" => return Ok(Classification { reason: outside(0xffff_0000, 16), ..verdict(Vec::new()) }),
+        "text-of-negative-length" => {
+            return Ok(Classification { reason: outside(16, usize::MAX - 15), ..verdict(Vec::new()) });
+        }
+        "log-outside" => {
+            let message = std::mem::ManuallyDrop::new(outside(0xffff_0000, 16));
+            log::write(log::Level::Info, &message);
+            Vec::new()
+        }
         "log-flood" => flood(n),
         "long-line" => long_line(n),
         "print-flood" => print_flood(n),
@@ -152,6 +172,20 @@ fn explode(what: &str) -> ! {
 fn not_text() -> String {
     // SAFETY: none; nobody but the host reads it.
     unsafe { String::from_utf8_unchecked(vec![b'a', 0xff, 0xfe]) }
+}
+
+/// A discriminant that the enum does not have.
+#[expect(unsafe_code, reason = "it is to hand over a number that is no route")]
+fn no_such_route() -> Route {
+    // SAFETY: none; nobody but the host reads it.
+    unsafe { std::ptr::read_volatile(std::ptr::from_ref(black_box(&200_u8)).cast()) }
+}
+
+/// A text where no memory is, or longer than any memory.
+#[expect(unsafe_code, reason = "it is to hand over a place that is not there")]
+fn outside(place: usize, bytes: usize) -> String {
+    // SAFETY: none; nobody but the host reads it.
+    unsafe { String::from_raw_parts(std::ptr::without_provenance_mut(black_box(place)), bytes, bytes) }
 }
 
 #[inline(never)]

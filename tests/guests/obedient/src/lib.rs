@@ -40,6 +40,10 @@ struct Settings {
     route: String,
     /// Filter: appended to the text, with a hint at the old end.
     append: Option<String>,
+    /// Filter: what becomes of the text, so many times.
+    replace: Option<(String, usize)>,
+    /// Tone: the only instruction.
+    instruct: Option<String>,
     /// Filter: a text with this word is blocked.
     block: Option<String>,
     /// Filter: hints to return as they are, whatever the text.
@@ -107,6 +111,7 @@ impl tone_hook::Guest for Obedient {
     fn compose(turn: Turn, classification: Classification, passages: Vec<Passage>) -> Result<tone_hook::Plan, String> {
         log_mark();
         let text = format!("{}: {:?}, {} passages", turn.page.name, classification.route, passages.len());
+        let text = settings().instruct.clone().unwrap_or(text);
         Ok(tone_hook::Plan {
             instructions: vec![tone_hook::Instruction { title: "Voice".to_owned(), text }],
             examples: Vec::new(),
@@ -129,6 +134,9 @@ impl filter_hook::Guest for Obedient {
         let mut split_hints = settings.split_hints.clone();
         let outcome = if settings.block.as_ref().is_some_and(|word| draft.text.contains(word)) {
             filter_hook::Outcome::Block(filter_hook::Blocked { reason: "a word that must not go out".to_owned() })
+        } else if let Some((text, times)) = &settings.replace {
+            let (text, reason) = (text.repeat(*times), "everything was replaced".to_owned());
+            filter_hook::Outcome::Rewrite(filter_hook::Rewritten { text, reason })
         } else if let Some(more) = &settings.append {
             split_hints.push(u32::try_from(draft.text.len()).unwrap_or(u32::MAX));
             let text = format!("{}{more}", draft.text);
