@@ -471,9 +471,11 @@ async fn a_revision_goes_the_whole_way_by_the_api() {
     broken["bundle"]["chain_toml"] = "version = 1\n".into();
     let (status, answer) = post(&host, "revisions", broken).await;
     assert_eq!((status, &answer["error"]["code"]), (422, &json!("refused")), "{answer}");
+    assert_eq!(answer["error"]["reason"], json!("chain-toml"), "{answer}");
     // It stands where the refusals of folders stand.
     let newest = overview(&host).await["transitions"][0].clone();
     assert_eq!((&newest["state"], &newest["actor"]), (&json!("rejected"), &json!("ada")), "{newest}");
-    assert!(newest["reason"].as_str().unwrap().contains("chain.toml"), "{newest}");
-    assert!(host.app.metrics.render().contains("frontdesk_policy_rejections_total{chain=\"default\"}"));
+    assert!(newest["reason"].as_str().unwrap().starts_with("chain-toml: "), "{newest}");
+    let counted = "frontdesk_policy_rejections_total{chain=\"default\",reason=\"chain-toml\"} 1";
+    assert!(host.app.metrics.render().contains(counted));
 }

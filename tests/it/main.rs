@@ -48,6 +48,7 @@ mod queue;
 mod records;
 mod redaction;
 mod redraft;
+mod refusals;
 mod registries;
 mod rollout;
 mod settling;

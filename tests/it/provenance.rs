@@ -93,12 +93,13 @@ async fn rejected(host: &Host, said: &str) -> String {
     host.until(&format!("a rejection because of: {said}"), async || reason_of(&chain(host).await).contains(said)).await;
     let reason = reason_of(&chain(host).await);
     host.until("the rejection is noted", async || {
-        let found: i64 =
-            sqlx::query_scalar("select count(*) from policy_transitions where state = 'rejected' and reason = $1")
-                .bind(&reason)
-                .fetch_one(host.pool())
-                .await
-                .unwrap();
+        let found: i64 = sqlx::query_scalar(
+            "select count(*) from policy_transitions where state = 'rejected' and right(reason, length($1)) = $1",
+        )
+        .bind(&reason)
+        .fetch_one(host.pool())
+        .await
+        .unwrap();
         found > 0
     })
     .await;

@@ -148,6 +148,124 @@ async fn a_trip_is_logged_with_its_reason() {
     process.kill_9().await;
 }
 
+/// A chain whose every answer goes to a person.
+fn handing_over(mark: &str, tables: &str) -> String {
+    let chain = marked_with(mark, tables);
+    let verdict = format!("[policy.settings]\nverdict = \"hand-over\"\nmark = \"{mark}\"\n");
+    let (before, after) = chain.split_once("hook = \"escalate\"").unwrap();
+    let after = after.replacen(&format!("[policy.settings]\nmark = \"{mark}\"\n"), &verdict, 1);
+    format!("{before}hook = \"escalate\"{after}")
+}
+
+/// Probation does not end with the process: neither for faults, nor for what is compared with the revision before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_does_not_end_probation() {
+    let few = "[gate]\nreplay_last = 0\n[tripwire]\nturns_min = 3\n";
+    for (name, bad_chain, question, kind) in [
+        ("faults", faulty("bad", "trap", WORD, few), BAD_QUESTION, "had a fault"),
+        ("escalations", handing_over("bad", few), QUESTION, "of its turns go to people"),
+    ] {
+        let folder = Folder::new(&marked_with("good", few));
+        let host = host_on(&folder).await;
+        let good = chain(&host).await["revision"].clone();
+        for n in 0..4 {
+            host.ask(&format!("35{n}"), QUESTION).await;
+        }
+        host.drained().await;
+        folder.save(&bad_chain);
+        let bad = until_active_changes(&host, &good).await;
+        host.until("the numbers of the one before are stored", async || {
+            host.count(
+                "select count(*) from policy_turn_windows where kind = 'before' and (counts ->> 'turns')::int >= 4",
+            )
+            .await
+                == 1
+        })
+        .await;
+        let host = host.restart().await;
+        assert_eq!(chain(&host).await["revision"], bad, "{name}");
+        let began = Instant::now();
+        for n in 0.. {
+            if chain(&host).await["revision"] == good {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "{name}: not taken back: {}", chain(&host).await);
+            host.ask(&format!("36{n:03}"), question).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        // It is out of memory first, and in the database a moment later.
+        let quarantined = async || {
+            let (_, answer) = host.admin("GET", "/admin/policies", None).await;
+            answer["transitions"].as_array().unwrap().iter().find(|change| change["state"] == "quarantined").cloned()
+        };
+        host.until("the quarantine is stored", async || quarantined().await.is_some()).await;
+        let quarantined = quarantined().await.unwrap();
+        assert!(quarantined["reason"].as_str().unwrap().contains(kind), "{quarantined}");
+    }
+}
+
+/// A revision that does harm where nothing stands by: it is said once, in the log, the metrics and the status, and then it is
+/// quiet until something moves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_taken_back_is_said_once() {
+    let few = "[gate]\nreplay_last = 0\n";
+    let folder = Folder::new(&marked_with("good", few));
+    let installation = Installation::with(|settings| settings.policies.dir = folder.path().to_owned()).await;
+    let process = installation.start().await;
+    process.teach_answer().await;
+    let of_chain = async || process.ask_admin("/admin/policies").await["chains"][0].clone();
+    let good = of_chain().await["revision"].clone();
+    folder.save(&faulty("bad", "trap", WORD, few));
+    let until = async |what: &str, condition: &dyn Fn(&Value) -> bool| {
+        let began = Instant::now();
+        loop {
+            let now = of_chain().await;
+            if condition(&now) {
+                return now;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{what}: {now}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let bad = until("another one is active", &|now| now["revision"] != good).await["revision"].clone();
+    // It is watched beside the one before; then that one serves a Page of nobody, and stands by no more.
+    let began = Instant::now();
+    while installation.count("select count(*) from policy_turn_windows where kind = 'before'").await == 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "it is not on probation");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let canary = json!({"revision": good, "page_ids": ["999"], "reason": "elsewhere"});
+    let (status, answer) =
+        process.admin(reqwest::Method::POST, "/admin/policies/default/canary", canary).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    for n in 0..4 {
+        assert_eq!(process.meta.text(&format!("370{n}"), BAD_QUESTION).await.unwrap().1, 200);
+    }
+    let now = until("it says so", &|now| now["problem"].is_string()).await;
+    let problem = now["problem"].as_str().unwrap();
+    assert!(problem.contains("does harm") && problem.contains("had a fault"), "{problem}");
+    assert_eq!(now["revision"], bad);
+    let said =
+        || process.logged("the active policy revision does harm, and nothing served before it; it serves on").len();
+    assert_eq!(said(), 1);
+    // Longer than the watch would wait before it tries again.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(said(), 1);
+    assert!(process.metrics().await.contains("frontdesk_policy_tripwires_total{chain=\"default\",kind=\"faults\"} 1"));
+    let shown = process.policyctl(&["status"]).await;
+    assert!(shown.contains("PROBLEM:") && shown.contains("does harm"), "{shown}");
+    // When something stands by again, the harm ends.
+    let end = json!({"slot": "canary", "reason": "back to stand by"});
+    let (status, answer) = process.admin(reqwest::Method::POST, "/admin/policies/default/rollback", end).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    let back = json!({"revision": good, "reason": "the harm must end"});
+    let (status, answer) =
+        process.admin(reqwest::Method::POST, "/admin/policies/default/rollback", back).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(until("the harm is over", &|now| now["revision"] == good).await["problem"], Value::Null);
+    process.kill_9().await;
+}
+
 const CANARY: &str = "[rollout]\non_change = \"canary\"\n[[rollout.steps]]\npercent = 50.0\nminutes = 60\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

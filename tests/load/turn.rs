@@ -33,7 +33,7 @@ const MANY: usize = 64;
 const QUESTIONS_PER_CUSTOMER: usize = 3;
 const REPLY_MAX: Duration = Duration::from_secs(30);
 /// Decisions that are judged again.
-const REPLAYS: i64 = 1_000;
+const REPLAYS: u32 = 1_000;
 
 pub async fn measure(options: &Options) -> Result<Findings> {
     let ground = Ground::new().await?;

@@ -94,6 +94,8 @@ struct Chain {
     problem: Option<String>,
     /// The row's generation that was followed last.
     generation: i64,
+    /// A revision that does harm where nothing stands by to serve instead, and what it does.
+    harm: Option<(String, String)>,
     /// What was taken out here, and is to stay out.
     tripped: BTreeMap<String, trip::Trip>,
     /// Revisions that are held with other thresholds than are stored.
@@ -106,6 +108,19 @@ impl Chain {
     /// Why the folder is not what serves.
     fn refusal(&self) -> &Option<Rejection> {
         if self.trouble.is_some() { &self.trouble } else { &self.rejected }
+    }
+
+    /// What a person has to look at, while this revision is the active one.
+    fn problem(&self, active: Option<&str>) -> Option<String> {
+        let harm = self.harm.as_ref().filter(|(revision, _)| active == Some(revision.as_str()));
+        let harm = harm.map(|(revision, reason)| {
+            format!(
+                "revision {} does harm, and serves on because nothing stands by to go back to: {reason}",
+                rollout::short(revision)
+            )
+        });
+        let problems: Vec<String> = self.problem.iter().cloned().chain(harm).collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
     }
 }
 
@@ -158,6 +173,8 @@ impl std::fmt::Debug for Policies {
     }
 }
 
+/// Longest time for staging: some interpreters with their libraries take a minute to compile on a small machine.
+const STAGE_MAX: Duration = Duration::from_secs(300);
 /// Most folders that are looked at for chains.
 const FOLDERS_MAX: usize = 1_000;
 
@@ -298,7 +315,7 @@ impl Policies {
                 if let Some(chain) = chains.get(name) {
                     status.rejected.clone_from(chain.refusal());
                     status.folder.clone_from(&chain.folder);
-                    status.problem.clone_from(&chain.problem);
+                    status.problem = chain.problem(status.revision.as_deref());
                 }
                 status
             })
@@ -316,10 +333,13 @@ impl Policies {
             .ok_or_else(|| PolicyError::UnknownChain { chain: chain.to_owned(), known: self.inner.names.clone() })
     }
 
-    /// Stages a bundle off the async threads.
+    /// Stages a bundle off the async threads. A compiler cannot be interrupted: one that takes too long goes on by itself, and
+    /// what comes of it is dropped.
     async fn stage(&self, bundle: Bundle) -> Result<Arc<Revision>, PolicyError> {
         let inner = Arc::clone(&self.inner);
-        let revision = tokio::task::spawn_blocking(move || inner.engine.stage(&bundle)).await??;
+        let staging = tokio::task::spawn_blocking(move || inner.engine.stage(&bundle));
+        let staged = tokio::time::timeout(STAGE_MAX, staging).await;
+        let revision = staged.map_err(|_| PolicyError::StageSlow { waited_s: STAGE_MAX.as_secs() })???;
         Ok(Arc::new(revision))
     }
 

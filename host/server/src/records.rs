@@ -172,12 +172,39 @@ impl Records {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn latest(&self, chain: &str, limit: i64) -> sqlx::Result<Vec<Decision>> {
-        self.writer.caught_up().await;
-        let stored = db::decisions::latest(&self.pool, chain, limit).await?;
+    pub async fn latest(&self, chain: &str, limit: u32) -> sqlx::Result<Vec<Decision>> {
+        Ok(self.latest_before(chain, None, limit).await?.0)
+    }
+
+    /// As [`Records::latest`], of those before a place in time; and the place at which the next ones begin, if there may be
+    /// any.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn latest_before(
+        &self,
+        chain: &str,
+        before: Option<(DateTime<Utc>, Uuid)>,
+        limit: u32,
+    ) -> sqlx::Result<(Vec<Decision>, Option<(DateTime<Utc>, Uuid)>)> {
+        if before.is_none() {
+            self.writer.caught_up().await;
+        }
+        let stored = db::decisions::latest(&self.pool, chain, before, limit.into()).await?;
+        let is_full = stored.len() >= limit as usize;
+        let next = stored.last().map(|last| (last.created_at, last.turn_id)).filter(|_| is_full);
         let mut decisions = self.open_all(stored, Form::Clear);
         decisions.retain(Decision::has_record);
-        Ok(decisions)
+        Ok((decisions, next))
+    }
+
+    /// How many decisions of a chain have a record; counted up to `most`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count(&self, chain: &str, most: u32) -> sqlx::Result<u32> {
+        let count = db::decisions::count_recorded(&self.pool, chain, most.into()).await?;
+        Ok(u32::try_from(count).unwrap_or(most))
     }
 
     fn open_all(&self, stored: Vec<StoredDecision>, form: Form) -> Vec<Decision> {

@@ -182,6 +182,7 @@ impl AdminError {
                 | PolicyError::Bundle { .. }
                 | PolicyError::UnknownDigest { .. }
                 | PolicyError::Stage { .. }
+                | PolicyError::StageSlow { .. }
                 | PolicyError::NotStaged { .. }
                 | PolicyError::OtherVersion { .. }
                 | PolicyError::Unsettled { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
@@ -206,7 +207,12 @@ impl IntoResponse for AdminError {
                 message = "the database did not do it: nothing was changed; the host's log says why".to_owned();
             }
         }
-        let mut response = (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response();
+        let mut error = json!({ "code": code, "message": message });
+        if let Self::Policy(refusal) = &self {
+            // The same name as in the log, the metrics and the status.
+            error["reason"] = refusal.code().into();
+        }
+        let mut response = (status, Json(json!({ "error": error }))).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -163,18 +163,43 @@ pub async fn all_after(
     .await
 }
 
-/// The latest turns of a chain that have a record, newest first, in the clear form.
-pub async fn latest(pool: &PgPool, chain: &str, limit: i64) -> sqlx::Result<Vec<StoredDecision>> {
+/// The latest turns of a chain before a place in time that have a record, newest first, in the clear form.
+pub async fn latest(
+    pool: &PgPool,
+    chain: &str,
+    before: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> sqlx::Result<Vec<StoredDecision>> {
+    let (at, id) = before.unzip();
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "{SELECT}
          where d.record_state in ('inline', 'sealed')
            and (d.chain = $2 or (d.chain is null and d.record ->> 'chain' = $2))
+           and (d.created_at, d.turn_id)
+             < (coalesce($4, 'infinity'::timestamptz), coalesce($5, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
          order by d.created_at desc, d.turn_id desc limit $3"
     )))
     .bind(true)
     .bind(chain)
     .bind(limit)
+    .bind(at)
+    .bind(id)
     .fetch_all(pool)
+    .await
+}
+
+/// How many turns of a chain have a record; counted up to `most`.
+pub async fn count_recorded(pool: &PgPool, chain: &str, most: i64) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "select count(*) from (
+           select 1 from decisions d
+            where d.record_state in ('inline', 'sealed')
+              and (d.chain = $1 or (d.chain is null and d.record ->> 'chain' = $1))
+            limit $2) n",
+    )
+    .bind(chain)
+    .bind(most)
+    .fetch_one(pool)
     .await
 }
 

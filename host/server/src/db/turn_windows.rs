@@ -1,5 +1,6 @@
 //! Table `policy_turn_windows`: the sliding windows of each replica, for the tripwires of all.
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -34,23 +35,36 @@ pub async fn store(
     Ok(())
 }
 
-/// The windows that other replicas have renewed within `fresh_s` seconds.
-pub async fn of_others(pool: &PgPool, replica: &str, chain: &str, fresh_s: f64) -> sqlx::Result<Vec<TurnWindow>> {
+/// The windows that other replicas have renewed within `fresh_s` seconds, and those of the kind `before` that were stored
+/// since `before_since`: they are the last numbers of what is gone, and do not age.
+pub async fn of_others(
+    pool: &PgPool,
+    replica: &str,
+    chain: &str,
+    fresh_s: f64,
+    before_since: Option<DateTime<Utc>>,
+) -> sqlx::Result<Vec<TurnWindow>> {
     sqlx::query_as(
         "select revision, kind, counts from policy_turn_windows
-         where chain = $1 and replica <> $2 and updated_at > now() - make_interval(secs => $3)",
+         where chain = $1 and replica <> $2
+           and (updated_at > now() - make_interval(secs => $3) or (kind = 'before' and updated_at >= $4))",
     )
     .bind(chain)
     .bind(replica)
     .bind(fresh_s)
+    .bind(before_since)
     .fetch_all(pool)
     .await
 }
 
-/// Deletes what nobody renews any more. Returns how many went.
+/// Deletes what nobody renews any more; the numbers of a revision before, when the longest probation is over. Returns how
+/// many went.
 pub async fn prune(pool: &PgPool) -> sqlx::Result<u64> {
-    let done = sqlx::query("delete from policy_turn_windows where updated_at < now() - interval '1 hour'")
-        .execute(pool)
-        .await?;
+    let done = sqlx::query(
+        "delete from policy_turn_windows
+          where updated_at < now() - case when kind = 'before' then interval '8 days' else interval '1 hour' end",
+    )
+    .execute(pool)
+    .await?;
     Ok(done.rows_affected())
 }

@@ -8,6 +8,10 @@
 //! Each replica counts its own turns in memory. While anything is watched, it stores its windows every two seconds and adds
 //! those that the others have stored lately to its own, so that a fault which each of them sees rarely is seen by all. Without
 //! the database every replica goes by its own turns. Several replicas may trip at once; the second finds nothing to do.
+//!
+//! # After a restart
+//! Probation goes on to its end, which follows from when the chain's row changed. The numbers of the revision before are those
+//! that were stored for it, also by processes that are gone; the own turns are counted anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -153,6 +157,7 @@ fn now_ms() -> u64 {
 #[derive(Debug)]
 struct Probation {
     revision: String,
+    since: DateTime<Utc>,
     until: DateTime<Utc>,
     /// The last window of the one before it, in this process.
     before: Counts,
@@ -173,6 +178,17 @@ struct Watched {
     wait: u32,
     /// A revision is being taken out.
     trip: Option<tokio::task::JoinHandle<Tripped>>,
+    /// What stood where when there was nothing to go back to: the active one is judged again when anything has moved.
+    stuck: Option<Stands>,
+}
+
+/// The revisions of a chain by their places: active, canary, shadow, previous.
+type Stands = [Option<String>; 4];
+
+fn stands(slots: &Slots) -> Stands {
+    let canary = slots.canary.as_ref().map(|canary| &canary.serving);
+    [slots.active.as_ref(), canary, slots.shadow.as_ref(), slots.previous.as_ref()]
+        .map(|place| place.map(|serving| serving.id().to_owned()))
 }
 
 /// A revision that is to be taken out.
@@ -202,8 +218,12 @@ impl Watch {
             for chain in self.policies.chains() {
                 let slots = self.policies.slots(chain);
                 let watched = chains.entry(chain.clone()).or_default();
-                if watched.active.is_none() {
-                    watched.active_since = self.active_since(chain).await;
+                if watched.active.is_none() && slots.active.is_some() {
+                    // Whether it is still on probation is known by the database alone, which was there a moment ago.
+                    match self.active_since(chain).await {
+                        Ok(since) => watched.active_since = since,
+                        Err(_) => continue,
+                    }
                 }
                 if look.is_multiple_of(LOOKS_PER_EXCHANGE) {
                     self.exchange(chain, &slots, watched).await;
@@ -214,9 +234,9 @@ impl Watch {
     }
 
     /// Since when the chain's active revision is active, by the word of all replicas.
-    async fn active_since(&self, chain: &str) -> Option<DateTime<Utc>> {
-        // Without an answer it counts as old: what served before this process started is not taken out on a guess.
-        db::in_time(db::rollouts::get(&self.pool, chain)).await.ok().flatten().map(|row| row.active_since)
+    async fn active_since(&self, chain: &str) -> sqlx::Result<Option<DateTime<Utc>>> {
+        let row = db::in_time(db::rollouts::get(&self.pool, chain)).await?;
+        Ok(row.map(|row| row.active_since))
     }
 
     async fn look(&self, chain: &str, slots: &Slots, watched: &mut Watched) {
@@ -232,9 +252,14 @@ impl Watch {
                 watched.trip = Some(trip);
                 return;
             }
-            if !matches!(trip.await, Ok(Tripped::Out(_))) {
-                watched.wait = LOOKS_PER_TRY;
-                return;
+            match trip.await {
+                Ok(Tripped::Out(_)) => {}
+                // It was said, and saying it again helps nobody: until something moves, the active one is left alone.
+                Ok(Tripped::NothingBefore) => watched.stuck = Some(stands(slots)),
+                Ok(Tripped::Nowhere) | Err(_) => {
+                    watched.wait = LOOKS_PER_TRY;
+                    return;
+                }
             }
         }
         let Some(Found { slot, revision, trip }) = watched.judge(slots, &own) else { return };
@@ -265,7 +290,10 @@ impl Watch {
             .collect();
         let exchanged = async {
             db::turn_windows::store(&self.pool, &self.replica, chain, &rows).await?;
-            db::turn_windows::of_others(&self.pool, &self.replica, chain, FRESH_S).await
+            // The last numbers of the revision before stay true when who counted them is gone, such as this replica's own
+            // former life.
+            let before_since = watched.probation.as_ref().map(|probation| probation.since);
+            db::turn_windows::of_others(&self.pool, &self.replica, chain, FRESH_S, before_since).await
         };
         watched.others.clear();
         match db::in_time(exchanged).await {
@@ -312,7 +340,7 @@ impl Watched {
         let until = since + chrono::Duration::seconds(active.revision.spec().tripwire.probation_s.into());
         if until > now {
             let before = own.get(&(previous.id().to_owned(), Kind::Served)).cloned().unwrap_or_default();
-            self.probation = Some(Probation { revision: active.id().to_owned(), until, before });
+            self.probation = Some(Probation { revision: active.id().to_owned(), since, until, before });
         }
     }
 
@@ -344,6 +372,9 @@ impl Watched {
             }
         }
         let (active, probation) = (slots.active.as_ref()?, self.probation.as_ref()?);
+        if self.stuck.as_ref().is_some_and(|stuck| *stuck == stands(slots)) {
+            return None;
+        }
         let mut before = probation.before.clone();
         if let Some(others) = self.others.get(&(probation.revision.clone(), Kind::Before)) {
             before.merge(others);

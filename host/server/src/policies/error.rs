@@ -1,5 +1,7 @@
 //! Why a revision was not taken, or not moved.
 
+use std::borrow::Cow;
+
 use frontdesk_policy_bundle::BundleError;
 use frontdesk_policy_engine::gate::Verdict;
 
@@ -38,6 +40,10 @@ pub enum PolicyError {
         #[from]
         source: frontdesk_policy_engine::StageError,
     },
+    #[error(
+        "it is not staged within {waited_s} s: its components are too large or too hard to compile, or others before it are"
+    )]
+    StageSlow { waited_s: u64 },
     #[error("revision {} did not pass the gate: {}", short(revision), verdict.reason())]
     Gate { revision: String, verdict: Box<Verdict> },
     #[error(
@@ -98,7 +104,51 @@ impl PolicyError {
         if let Self::Provenance { source } = self {
             return source.is_passing();
         }
-        matches!(self, Self::Store { .. } | Self::Silent { .. } | Self::Interrupted { .. } | Self::Unsettled { .. })
+        match self {
+            Self::Store { .. } | Self::Silent { .. } | Self::Unsettled { .. } => true,
+            // What makes the host panic would do so again, with every look at the folder.
+            Self::Interrupted { source } => !source.is_panic(),
+            _ => false,
+        }
+    }
+
+    /// The reason's name, the same in the log, the metrics and the status: one word for each kind of refusal.
+    pub fn code(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Stage { source } => return source.code(),
+            Self::Engine { .. } => "engine",
+            Self::Bundle { source } => match source {
+                BundleError::Read { .. } => "file-unreadable",
+                BundleError::NotAFile { .. } => "not-a-file",
+                BundleError::TooLarge { .. } => "file-too-large",
+                BundleError::NotText { .. } => "not-text",
+                BundleError::Outside { .. } => "path-outside",
+                BundleError::Chain { .. } => "chain-toml",
+                BundleError::TooManyCases { .. } => "too-many-cases",
+                BundleError::Document { .. } => "document",
+            },
+            Self::Unsettled { .. } => "unsettled",
+            Self::UnknownDigest { .. } => "component-unknown",
+            Self::Provenance { source } => match source.as_ref() {
+                ProvenanceError::Untrusted { .. } => "untrusted",
+                ProvenanceError::NotAllowed { .. } => "registry-not-allowed",
+                _ => "registry",
+            },
+            Self::UnknownChain { .. } => "unknown-chain",
+            Self::UnknownRevision { .. } => "unknown-revision",
+            Self::NotStaged { .. } => "not-staged",
+            Self::StageSlow { .. } => "takes-too-long",
+            Self::Gate { .. } => "gate",
+            Self::Quarantined { .. } => "quarantined",
+            Self::NeverServed { .. } => "never-served",
+            Self::OtherVersion { .. } => "other-version",
+            Self::NotQuarantined { .. } => "not-quarantined",
+            Self::NothingWaits => "nothing-waits",
+            Self::Move(_) => "move",
+            Self::Store { .. } | Self::Silent { .. } => "database",
+            Self::Interrupted { source } if source.is_panic() => "host-panic",
+            Self::Interrupted { .. } => "interrupted",
+        })
     }
 
     /// The whole chain of causes in one line.

@@ -188,7 +188,7 @@ impl Policies {
             active_since: slots.active.as_ref().map(|serving| serving.since),
             canary: slots.canary.as_ref().map(|canary| canary.serving.id().to_owned()),
             shadow: slots.shadow.as_ref().map(|serving| serving.id().to_owned()),
-            problem: known.and_then(|known| known.problem.clone()),
+            problem: known.and_then(|known| known.problem(slots.active.as_ref().map(|serving| serving.id()))),
             folder: rejected.or_else(|| known.and_then(|known| known.folder.clone())),
         }
     }

@@ -189,8 +189,9 @@ impl Policies {
     }
 
     async fn refuse_folder(&self, chain: &str, hash: Option<String>, error: &PolicyError) {
-        let reason = error.describe();
-        let rejection = Rejection { at: Utc::now(), content_sha256: hash.clone(), reason: reason.clone() };
+        let (reason, code) = (error.describe(), error.code().into_owned());
+        let rejection =
+            Rejection { at: Utc::now(), content_sha256: hash.clone(), code: code.clone(), reason: reason.clone() };
         {
             let mut chains = self.lock();
             let known = chains.entry(chain.to_owned()).or_default();
@@ -210,14 +211,20 @@ impl Policies {
                 return;
             }
         }
-        metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned()).increment(1);
-        tracing::error!(chain, reason, "a policy candidate was rejected; the old revision serves on");
+        count_rejection(chain, code.clone());
+        tracing::error!(
+            chain,
+            code = code.as_str(),
+            reason,
+            "a policy candidate was rejected; the old revision serves on"
+        );
         // The gate's refusal is noted with its revision.
         if matches!(error, PolicyError::Gate { .. }) {
             return;
         }
         let (pool, actor) = (&self.inner.pool, &self.inner.replica);
-        if let Err(error) = db::revisions::note_rejected(pool, chain, hash.as_deref(), actor, &reason).await {
+        let named = format!("{code}: {reason}");
+        if let Err(error) = db::revisions::note_rejected(pool, chain, hash.as_deref(), actor, &named).await {
             tracing::warn!(%error, chain, "the rejection could not be stored");
         }
     }
@@ -247,6 +254,11 @@ impl Policies {
     }
 }
 
+/// Counts a refusal by its name.
+pub(super) fn count_rejection(chain: &str, code: String) {
+    metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned(), "reason" => code).increment(1);
+}
+
 /// Whether the same content will be refused again, so that it counts as judged. A file that cannot be read for the moment
 /// (it is being replaced, the disk has a fault) says nothing about the content; else one hiccup would make what the folder
 /// held before look like news.
@@ -270,6 +282,19 @@ mod tests {
         ] {
             assert_eq!(is_content_to_blame(&error), expected, "{error}");
         }
+    }
+
+    /// Else a component that makes the host panic would do so with every look at its folder.
+    #[tokio::test]
+    async fn a_panic_is_held_against_the_content_and_a_shutdown_is_not() {
+        let panicked = PolicyError::from(tokio::spawn(async { panic!("a bug") }).await.unwrap_err());
+        assert!(is_content_to_blame(&panicked), "{panicked}");
+        assert_eq!(panicked.code(), "host-panic");
+        let task = tokio::spawn(std::future::pending::<()>());
+        task.abort();
+        let cancelled = PolicyError::from(task.await.unwrap_err());
+        assert!(!is_content_to_blame(&cancelled), "{cancelled}");
+        assert!(is_content_to_blame(&PolicyError::StageSlow { waited_s: 300 }));
     }
 
     #[test]

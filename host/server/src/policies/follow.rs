@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use frontdesk_policy_engine::{ChainSpec, Revision};
 
+use super::folder::count_rejection;
 use super::rollout::short;
 use super::slots::{Canary, Share, Slots};
 use super::{Policies, PolicyError, Serving, bundle};
@@ -145,13 +146,16 @@ impl Policies {
         known.other_forms.clear();
         let changed = wanted.active.as_ref().map(|serving| serving.id()) != now.active.as_ref().map(|it| it.id());
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
+        if changed {
+            known.harm = None;
+        }
         let is_news = problem.is_some() && problem != known.problem;
         known.problem.clone_from(&problem);
         let active = wanted.active.clone();
         self.store_slots(chain, wanted);
         drop(chains);
         if let Some(problem) = problem.filter(|_| is_news) {
-            metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned()).increment(1);
+            count_rejection(chain, "row-not-followed".to_owned());
             tracing::error!(chain, problem, "this replica does not run what the chain's row says");
         }
         if let Some(active) = active.filter(|_| changed) {

@@ -18,7 +18,9 @@ use crate::records::{Decision, Records};
 /// Golden cases that take longer than this do not hold.
 const GOLDEN_MAX: Duration = Duration::from_secs(30);
 
-/// Longest wait for the recorded decisions; after that the candidate is tried again later.
+/// Recorded decisions that are held at once: each may have some hundred KiB.
+const PAGE_RECORDS: u32 = 50;
+/// Longest wait for so many of them; after that the candidate is tried again later.
 const FETCH_MAX: Duration = Duration::from_secs(10);
 /// The least number of decisions may take so many times as long as all of them may.
 const SLOW_FACTOR: u32 = 10;
@@ -129,32 +131,39 @@ async fn replays(
 ) -> sqlx::Result<Replays> {
     let spec = &candidate.spec().gate;
     let mut replays = Replays::default();
-    if spec.replay_last == 0 {
-        return Ok(replays);
-    }
-    // Fetching has a time of its own: a busy host must not judge less for that.
-    let fetched = tokio::time::timeout(FETCH_MAX, records.latest(chain, spec.replay_last.into())).await;
-    let mut records = fetched.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))?.into_iter();
     let allowed = Duration::from_millis(spec.replay_ms_max);
-    let started = tokio::time::Instant::now();
-    for Decision { turn_id, record, .. } in records.by_ref() {
-        // Of a version that is not read any more.
-        let Ok(recorded) = serde_json::from_value::<RecordedTurn>(record) else { continue };
-        let judged = Judged::from(&replay(candidate, &recorded).await);
-        let now = match active {
-            Some(active) if recorded.revision_id().as_deref() != Some(active.id().as_str()) => {
-                Judged::from(&replay(active, &recorded).await)
+    let (mut read, mut place, mut judging) = (0_u32, None, Duration::ZERO);
+    while read < spec.replay_last {
+        // Fetching has a time of its own: a busy host must not judge less for that.
+        let page = (spec.replay_last - read).min(PAGE_RECORDS);
+        let fetched = tokio::time::timeout(FETCH_MAX, records.latest_before(chain, place, page)).await;
+        let (decisions, next) = fetched.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))?;
+        for Decision { turn_id, record, .. } in decisions {
+            read += 1;
+            // Of a version that is not read any more.
+            let Ok(recorded) = serde_json::from_value::<RecordedTurn>(record) else { continue };
+            let started = tokio::time::Instant::now();
+            let judged = Judged::from(&replay(candidate, &recorded).await);
+            let now = match active {
+                Some(active) if recorded.revision_id().as_deref() != Some(active.id().as_str()) => {
+                    Judged::from(&replay(active, &recorded).await)
+                }
+                _ => Judged::from(&recorded),
+            };
+            replays.add(&turn_id.to_string(), &now, &judged);
+            judging += started.elapsed();
+            // As few as a verdict needs are judged on a slow host, too.
+            let patience = if replays.records < spec.replay_min { allowed * SLOW_FACTOR } else { allowed };
+            if judging > patience {
+                replays.skipped = records.count(chain, spec.replay_last).await?.saturating_sub(read);
+                return Ok(replays);
             }
-            _ => Judged::from(&recorded),
-        };
-        replays.add(&turn_id.to_string(), &now, &judged);
-        // As few as a verdict needs are judged on a slow host, too.
-        let patience = if replays.records < spec.replay_min { allowed * SLOW_FACTOR } else { allowed };
-        if started.elapsed() > patience {
+            tokio::task::yield_now().await;
+        }
+        if next.is_none() {
             break;
         }
-        tokio::task::yield_now().await;
+        place = next;
     }
-    replays.skipped = u32::try_from(records.len()).unwrap_or(u32::MAX);
     Ok(replays)
 }

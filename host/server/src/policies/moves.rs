@@ -15,6 +15,7 @@ use frontdesk_policy_engine::gate::Verdict;
 use frontdesk_policy_engine::rollout::{CanaryStep, OnChange, RolloutSpec};
 use frontdesk_policy_engine::{Bundle, Revision};
 
+use super::folder::count_rejection;
 use super::rollout::{Move, MoveError};
 use super::slots::{Share, Slot};
 use super::{Policies, PolicyError, bundle, gate};
@@ -143,16 +144,19 @@ impl Policies {
         let is_refusal = !error.is_passing() && !matches!(error, PolicyError::Move(_) | PolicyError::NothingWaits);
         if is_refusal {
             let reason = error.describe();
-            metrics::counter!("frontdesk_policy_rejections_total", "chain" => chain.to_owned()).increment(1);
+            let code = error.code().into_owned();
+            count_rejection(chain, code.clone());
             tracing::error!(
                 chain,
                 actor = by.actor,
+                code = code.as_str(),
                 reason,
                 "a policy candidate was rejected; the old revision serves on"
             );
             // The gate's refusal is noted with its revision.
             if !matches!(error, PolicyError::Gate { .. }) {
-                let noted = db::revisions::note_rejected(&self.inner.pool, chain, None, by.actor, &reason);
+                let named = format!("{code}: {reason}");
+                let noted = db::revisions::note_rejected(&self.inner.pool, chain, None, by.actor, &named);
                 if let Err(error) = db::in_time(noted).await {
                     tracing::warn!(%error, chain, "the rejection could not be stored");
                 }

@@ -13,6 +13,8 @@ pub struct Rejection {
     pub at: DateTime<Utc>,
     /// SHA-256 of what the folder held; none when it could not be read.
     pub content_sha256: Option<String>,
+    /// The reason's name: the label `reason` of `frontdesk_policy_rejections_total`.
+    pub code: String,
     pub reason: String,
 }
 
@@ -65,7 +67,7 @@ pub struct ChainStatus {
     pub rejected: Option<Rejection>,
     /// Why the folder is not used, though nothing is wrong with it.
     pub folder: Option<String>,
-    /// Why this process does not run what the fleet runs.
+    /// Why this process does not run what the fleet runs, or what is wrong with what it runs.
     pub problem: Option<String>,
 }
 

@@ -31,13 +31,15 @@ pub enum Tripped {
 impl Policies {
     /// Takes a canary, a shadow or a fresh active revision out of service, everywhere, and quarantines it: no folder, no
     /// replica and no clock brings it back, until a person lifts the quarantine. The next [`Policies::pick`] of this process
-    /// gives another revision already.
+    /// gives another revision already. Where nothing stands by to go back to, the log and the status say so.
     pub async fn trip(&self, chain: &str, revision: &str, reason: &str) -> Tripped {
         let tripped = self.trip_in_memory(chain, revision, reason);
         let slot = match tripped {
             Tripped::Out(slot) => slot.as_str(),
             Tripped::Nowhere => "none",
             Tripped::NothingBefore => {
+                let harm = Some((revision.to_owned(), reason.to_owned()));
+                self.lock().entry(chain.to_owned()).or_default().harm = harm;
                 tracing::error!(
                     chain,
                     revision = short(revision),

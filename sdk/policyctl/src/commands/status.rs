@@ -113,11 +113,12 @@ fn of_chain(answer: &Value, chain: &Value) -> String {
     }
     let rejected = &chain["rejected"];
     if !rejected.is_null() {
-        let _ = writeln!(out, "  REFUSED a candidate at {}:", said(&rejected["at"]));
+        let name = rejected["code"].as_str().map(|_| format!(" ({})", said(&rejected["code"]))).unwrap_or_default();
+        let _ = writeln!(out, "  REFUSED a candidate at {}{name}:", said(&rejected["at"]));
         let reason = rejected["reason"].as_str().unwrap_or_default();
         let _ = writeln!(out, "{}", words::indented(reason, "    "));
     }
-    for (title, field) in [("NOT AS THE FLEET:", "problem"), ("folder:", "folder")] {
+    for (title, field) in [("PROBLEM:", "problem"), ("folder:", "folder")] {
         if let Some(problem) = chain[field].as_str() {
             let _ = writeln!(out, "  {title}\n{}", words::indented(problem, "    "));
         }

@@ -92,13 +92,13 @@ fn status_shows_what_was_refused() {
         "chain": "default", "revision": "ab".repeat(32), "since": "2026-11-22T10:00:00Z", "origin": "folder",
         "policies": [{ "hook": "filter", "name": "filter-safety", "version": "0.1.0", "component_sha256": "cd".repeat(32),
                        "snapshot": "snapshotted", "unused_grants": ["knowledge"] }],
-        "rejected": { "at": "2026-11-22T11:00:00Z", "reason": "policy 3: the component refuses its settings:\n  /markdown: no" },
+        "rejected": { "at": "2026-11-22T11:00:00Z", "code": "settings-refused", "reason": "policy 3: the component refuses its settings:\n  /markdown: no" },
     });
     let change = json!({ "at": "2026-11-22T11:00:00Z", "chain": "default", "revision": null, "state": "rejected",
                          "actor": "folder", "reason": "policy 3" });
     let (url, asked) = host(1, move |_| (200, json!({ "replica": "r1", "chains": [chain], "transitions": [change] })));
     let said = ask(&["status"], &url).ended(1);
-    for part in ["serves revision abab", "REFUSED a candidate", "/markdown: no", "does not use: knowledge", "rejected"]
+    for part in ["serves revision abab", "T11:00:00Z (settings-refused):", "/markdown: no", "does not use: knowledge", "rejected"]
     {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
