@@ -23,7 +23,17 @@ use crate::commands;
     2  the arguments, or a file that was given, are wrong\n  \
     3  a component faulted, or the host or its gate refuses it\n  \
     4  the host cannot be reached, or cannot answer now\n\n\
-Start with `policyctl new my-policy --hook classify`; the README that it writes goes on from there.")]
+The way of a policy, from a template to customers and back:\n  \
+    policyctl new my-policy --hook classify && cd my-policy      (its README tells every step)\n  \
+    policyctl build\n  \
+    policyctl check my-policy.wasm --settings settings.toml\n  \
+    policyctl test my-policy.wasm --settings settings.toml\n  \
+    policyctl run my-policy.wasm --settings settings.toml --text \"Do you ship to Austria?\"\n  \
+    policyctl test CHAIN_DIR                                     (in a chain: step 5 of its README)\n  \
+    policyctl publish CHAIN_DIR --shadow --reason \"why\"         (the host: --url, FRONTDESK_ADMIN_TOKEN)\n  \
+    policyctl shadow-report CHAIN\n  \
+    policyctl promote CHAIN --reason \"why\"\n  \
+    policyctl rollback CHAIN --reason \"why\"")]
 struct Cli {
     /// Print one JSON document instead of text.
     #[arg(long, global = true)]

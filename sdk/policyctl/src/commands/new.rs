@@ -173,7 +173,12 @@ fn fill(text: &str, name: &str, sdk: &Path, hook: Hook) -> String {
         .replace("@HOOK@", hook.as_str())
         .replace("@WORLD@", hook.world())
         .replace("@ON_FAULT@", hook.fault_action().as_str())
-        .replace("@SDK@", &sdk.display().to_string().replace('\\', "/"))
+        .replace("@SDK@", &slashed(sdk))
+        .replace("@CHECKOUT@", &sdk.ancestors().nth(2).map_or_else(|| "CHECKOUT".to_owned(), slashed))
+}
+
+fn slashed(path: &Path) -> String {
+    path.display().to_string().replace('\\', "/")
 }
 
 #[cfg(test)]
@@ -195,8 +200,10 @@ mod tests {
         for hook in [TemplateHook::Classify, TemplateHook::Tone, TemplateHook::Filter, TemplateHook::Escalate] {
             let template = hook.template();
             for text in [CARGO_TOML, README, template.lib, template.schema, template.settings, template.cases] {
-                let filled = fill(text, "my-policy", Path::new("/sdk"), template.hook);
-                assert!(!filled.contains("@N") && !filled.contains("@T") && !filled.contains("@H"), "{filled}");
+                let filled = fill(text, "my-policy", Path::new("/checkout/sdk/rust"), template.hook);
+                for place in ["@N", "@T", "@H", "@C", "@S", "@W", "@O"] {
+                    assert!(!filled.contains(place), "{place}: {filled}");
+                }
             }
             assert!(fill(template.lib, "my-policy", Path::new("/sdk"), template.hook).contains("MyPolicy"));
         }

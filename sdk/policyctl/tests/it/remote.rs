@@ -98,8 +98,13 @@ fn status_shows_what_was_refused() {
                          "actor": "folder", "reason": "policy 3" });
     let (url, asked) = host(1, move |_| (200, json!({ "replica": "r1", "chains": [chain], "transitions": [change] })));
     let said = ask(&["status"], &url).ended(1);
-    for part in ["serves revision abab", "T11:00:00Z (settings-refused):", "/markdown: no", "does not use: knowledge", "rejected"]
-    {
+    for part in [
+        "serves revision abab",
+        "T11:00:00Z (settings-refused):",
+        "/markdown: no",
+        "does not use: knowledge",
+        "rejected",
+    ] {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
     asked.join().unwrap();
