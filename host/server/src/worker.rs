@@ -65,9 +65,7 @@ pub enum TurnError {
 /// What became of a commit.
 enum Committed {
     /// The lease was given back in the same transaction. `more`: something is unread again.
-    Done {
-        more: bool,
-    },
+    Done { more: bool },
     /// Nothing was changed.
     LeaseLost,
     /// Nothing was changed: something arrived that the turn must see.
