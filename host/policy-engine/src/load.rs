@@ -70,8 +70,6 @@ impl Engine {
         check_bytes(wasm)?;
         let shared = &self.shared;
         let candidate = Candidate { shared, hook, wasm, settings: &settings, limits: &limits, grants };
-        // One component at a time is loaded: the pool has room for that beside all calls, and a compiler is enough.
-        let _loading = shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let Tried { program, snapshot, description, settings_schema, unused_grants } = candidate.try_out()?;
         let policy = Policy {
             inner: Arc::new(Inner {
@@ -113,6 +111,7 @@ fn check_bytes(wasm: &[u8]) -> Result<(), LoadError> {
 /// One call on a fixed turn: what faults here would fault on customers.
 fn canary(policy: &Policy) -> Result<(), LoadError> {
     let inner = &policy.inner;
+    let _loading = inner.shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
     let turn = &sample::turn();
     let passages = sample::passages();
     let passages = passages.as_slice();

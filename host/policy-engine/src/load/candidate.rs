@@ -1,7 +1,7 @@
 //! A component on its way in: checked by what it imports and exports, linked, asked to describe itself, configured, and
 //! snapshotted where that is possible.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, ComponentNamedList, Instance, InstancePre, Lift, Lower};
@@ -201,6 +201,9 @@ impl Candidate<'_> {
         description: Option<&Description>,
         body: impl AsyncFnOnce(&mut Store<CallState>, Instance) -> Result<R, RunError>,
     ) -> Result<R, Refusal> {
+        // One at a time: the pool has room for that beside all calls. Compiling needs no room, and a component that takes long to
+        // compile must not hold up another, such as the one that a rollback wants.
+        let _loading = self.shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = load_limits(self.limits);
         let mut store = self.shared.load_store(self.limits);
         let started = Instant::now();

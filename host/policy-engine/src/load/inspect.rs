@@ -11,7 +11,7 @@ use crate::host::{Import, interface_name, judge_import};
 use crate::limits::Limits;
 use crate::snapshot;
 use crate::types::Description;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// A page of linear memory, in bytes.
 const PAGE_BYTES: u64 = 64 << 10;
@@ -102,7 +102,6 @@ impl Engine {
             grants: Grants { knowledge },
         };
         let (program, _) = candidate.check(component)?;
-        let _loading = self.shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
         candidate.describe(&program)
     }
 }
