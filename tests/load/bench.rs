@@ -122,10 +122,6 @@ struct Report {
     findings: Vec<(Measure, Findings)>,
 }
 
-/// As the host has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let options = Options::parse();
     let filter = EnvFilter::try_from_env("FRONTDESK_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
