@@ -212,7 +212,8 @@ async fn renew(app: &App, id: Uuid, token: i64, since: Instant) {
         tokio::time::sleep(every).await;
         match tokio::time::timeout(every, db::conversations::renew(&app.pool, id, token, lease_ms)).await {
             Ok(Ok(true)) => renewed = Instant::now(),
-            Ok(Ok(false)) => break,
+            // Lost, or just given back by the commit, which must not be cut off for that.
+            Ok(Ok(false)) => {}
             Ok(Err(error)) => tracing::warn!(%error, conversation = %id, "the lease could not be renewed"),
             Err(_) => {
                 tracing::warn!(conversation = %id, "the database does not answer; the lease could not be renewed")
@@ -405,16 +406,15 @@ async fn commit(
     tx.commit().await?;
     fail_point::reach(Point::TurnCommitted);
     app.outbox.wake();
-    let more = more(&mut connection, &now).await;
     // Beside the reply's path: what becomes of the record changes nothing about the turn.
     app.records.write(Job {
         turn_id: input.turn_id,
-        page_id: now.page_id,
-        psid: now.psid,
+        page_id: now.page_id.clone(),
+        psid: now.psid.clone(),
         version: pipeline::RECORD_VERSION,
         record: result.record.clone(),
     });
-    Ok(Committed::Done { more })
+    Ok(Committed::Done { more: more(&mut connection, &now).await })
 }
 
 /// Whether something of a conversation is unread, after its lease was given back. When nobody can tell, it is looked at again.

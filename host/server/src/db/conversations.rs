@@ -64,11 +64,12 @@ pub async fn lease(
     .await
 }
 
-/// Extends a lease that is still ours. False: it was lost.
+/// Extends a lease that is still ours. False: it was lost, or given back; a renewal that waited for the transaction that gives it
+/// back must not take it again for nobody.
 pub async fn renew(pool: &PgPool, id: Uuid, lease_token: i64, lease_ms: i64) -> sqlx::Result<bool> {
     let done = sqlx::query(
         "update conversations set lease_until = now() + $3 * interval '1 millisecond'
-         where id = $1 and lease_token = $2",
+         where id = $1 and lease_token = $2 and lease_until is not null",
     )
     .bind(id)
     .bind(lease_token)
