@@ -30,7 +30,7 @@ pub const OTHER_PAGE_TOKEN: &str = "token of the other page";
 pub const KEYS: &str = "test-1:dGhpcnR5LXR3byBieXRlcyBmb3IgdGhlIHRlc3RzISE=";
 pub const TICKET_SECRET: &str = "a webhook secret of the tests";
 /// Everything here takes milliseconds; this is only how long a broken host may keep a test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What [`Host::teach_answer`] teaches answers this question with a quotation of [`ANSWER`].
 pub const QUESTION: &str = "Do you ship to Austria?";

@@ -71,7 +71,7 @@ async fn a_revision_that_faults_on_real_turns_is_taken_back_by_itself() {
     let bad = until_active_changes(&host, &good).await;
     let began = Instant::now();
     while chain(&host).await["revision"] != good {
-        assert!(began.elapsed() < Duration::from_secs(20), "it was not taken back: {}", chain(&host).await);
+        assert!(began.elapsed() < Duration::from_secs(60), "it was not taken back: {}", chain(&host).await);
         let psid = format!("32{:03}", psids.len());
         host.ask(&psid, BAD_QUESTION).await;
         psids.push(psid);
@@ -118,7 +118,7 @@ async fn a_trip_is_logged_with_its_reason() {
     let serving = async || process.ask_admin("/admin/policies").await["chains"][0]["revision"].clone();
     let began = Instant::now();
     while serving().await == good {
-        assert!(began.elapsed() < Duration::from_secs(30), "it did not become active");
+        assert!(began.elapsed() < Duration::from_secs(60), "it did not become active");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for n in 0..3 {
@@ -189,7 +189,7 @@ async fn a_restart_does_not_end_probation() {
             if chain(&host).await["revision"] == good {
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "{name}: not taken back: {}", chain(&host).await);
+            assert!(began.elapsed() < Duration::from_secs(60), "{name}: not taken back: {}", chain(&host).await);
             host.ask(&format!("36{n:03}"), question).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -231,7 +231,7 @@ async fn what_cannot_be_taken_back_is_said_once() {
     // It is watched beside the one before; then that one serves a Page of nobody, and stands by no more.
     let began = Instant::now();
     while installation.count("select count(*) from policy_turn_windows where kind = 'before'").await == 0 {
-        assert!(began.elapsed() < Duration::from_secs(30), "it is not on probation");
+        assert!(began.elapsed() < Duration::from_secs(60), "it is not on probation");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let canary = json!({"revision": good, "page_ids": ["999"], "reason": "elsewhere"});
@@ -302,7 +302,7 @@ async fn a_canary_serves_its_side_and_goes_alone_when_it_faults() {
     let began = Instant::now();
     let mut more = Vec::new();
     while !chain(&host).await["canary"].is_null() {
-        assert!(began.elapsed() < Duration::from_secs(20), "the canary was not taken out");
+        assert!(began.elapsed() < Duration::from_secs(60), "the canary was not taken out");
         let psid = format!("36{:03}", more.len());
         host.ask(&psid, BAD_QUESTION).await;
         more.push(psid);

@@ -359,7 +359,10 @@ pub(crate) fn load_limits(limits: &Limits) -> Limits {
 
 /// Fuel of `describe` and `configure`, each: compiling a few hundred patterns takes a tenth of it.
 pub(crate) const LOAD_FUEL: u64 = 3_000_000_000;
-/// Wall-clock time of `describe` and `configure`, each, in milliseconds.
-pub(crate) const LOAD_DEADLINE_MS: u32 = 5_000;
+/// Wall-clock time of `describe` and `configure`, each, in milliseconds, when a component is loaded. Far above what
+/// [`LOAD_FUEL`] takes on a slow and busy machine: it ends what sleeps, and must not refuse what is only kept waiting.
+pub(crate) const LOAD_DEADLINE_MS: u32 = 10_000;
+/// The same where a component that could not be snapshotted is configured before a call: a customer waits.
+pub(crate) const PREPARE_DEADLINE_MS: u32 = 5_000;
 /// What a component may hand over at once while it is loaded, in KiB: schemas are larger than verdicts.
 const LOAD_OUTPUT_KIB: u32 = 1_024;

@@ -19,7 +19,7 @@ use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, In
 
 use crate::blame::{Stopped, blame};
 use crate::block_on::block_on_until;
-use crate::engine::{LOAD_DEADLINE_MS, LOAD_FUEL, Shared};
+use crate::engine::{LOAD_DEADLINE_MS, LOAD_FUEL, PREPARE_DEADLINE_MS, Shared};
 use crate::fault::{Called, Fault, FaultKind};
 use crate::hook::Hook;
 use crate::limits::Limits;
@@ -298,7 +298,7 @@ impl Inner {
             return Err(Stopped::GaveUp(format!("it serves the hook {}, and was asked to {hook}", self.hook)));
         }
         store.set_fuel(LOAD_FUEL).map_err(Stopped::Error)?;
-        let instance = timer.bound(LOAD_DEADLINE_MS, self.prepare(store, stage)).await??;
+        let instance = timer.bound(PREPARE_DEADLINE_MS, self.prepare(store, stage)).await??;
         stage.function = hook.function();
         stage.started = Instant::now();
         // One more than the limit, so that a call which uses exactly the limit never sees an empty tank.

@@ -1,15 +1,20 @@
 //! Components that no compiler would make, written byte by byte: each is refused with its reason, in bounded time and words.
 
-use frontdesk_policy_engine::{Grants, Hook, Limits, LoadError, LoadRequest};
+use frontdesk_policy_engine::{Engine, Grants, Hook, Limits, LoadError, LoadRequest};
 use serde_json::json;
 
-use crate::support::{engine, guest};
+use crate::support::{engine, fresh_engine, guest};
 
 fn refused(wasm: &[u8]) -> LoadError {
+    refused_by(engine(), wasm)
+}
+
+/// By an engine of its own where a test counts what is left in the pool: others load on the shared one at the same time.
+fn refused_by(engine: &Engine, wasm: &[u8]) -> LoadError {
     let settings = &json!({});
     let grants = Grants { knowledge: true };
     let request = LoadRequest { hook: Hook::Classify, wasm, settings, limits: Limits::default(), grants };
-    engine().load(request).expect_err("it must be refused")
+    engine.load(request).expect_err("it must be refused")
 }
 
 /// Unsigned LEB128.
@@ -224,16 +229,18 @@ fn size_is_bounded_and_a_large_component_is_judged_like_a_small_one() {
 
 #[test]
 fn a_start_function_that_never_ends_is_stopped_and_named() {
+    let engine = &fresh_engine(1);
     // loop br 0 end
-    let error = refused(&around(&module(None, Some(&[0x03, 0x40, 0x0c, 0x00, 0x0b, 0x0b]))));
+    let error = refused_by(engine, &around(&module(None, Some(&[0x03, 0x40, 0x0c, 0x00, 0x0b, 0x0b]))));
     let LoadError::Describe(fault) = &error else { panic!("{error}") };
     assert_eq!(fault.function, "instantiate");
     assert!(matches!(fault.kind.as_str(), "out-of-fuel" | "deadline"), "{error}");
-    assert_eq!(engine().pool_use().component_instances, 0);
+    assert_eq!(engine.pool_use().component_instances, 0);
 }
 
 #[test]
 fn a_start_function_that_fails_or_eats_memory_is_named() {
+    let engine = &fresh_engine(1);
     for (code, kind) in [
         // unreachable
         (vec![0x00, 0x0b], "trap"),
@@ -244,15 +251,16 @@ fn a_start_function_that_fails_or_eats_memory_is_named() {
         // loop i32.const 16; memory.grow; drop; br 0 end
         (vec![0x03, 0x40, 0x41, 0x10, 0x40, 0x00, 0x1a, 0x0c, 0x00, 0x0b, 0x0b], "memory"),
     ] {
-        let error = refused(&around(&module(Some(at_least(1)), Some(&code))));
+        let error = refused_by(engine, &around(&module(Some(at_least(1)), Some(&code))));
         assert_eq!(error.code(), format!("instantiate-{kind}"), "{error}");
     }
-    assert_eq!(engine().pool_use().component_instances, 0);
+    assert_eq!(engine.pool_use().component_instances, 0);
 }
 
 /// What one component may take of the pool, at the limit and one past it. Within the limit it is refused for its types.
 #[test]
 fn a_component_takes_no_more_of_the_pool_than_one_may() {
+    let engine = &fresh_engine(1);
     let tables = |count: usize, elements: usize| Module { tables: vec![table(elements); count], ..Module::default() };
     let memory = |pages: usize| Module { memory: Some(at_least(pages)), ..Module::default() };
     let data = |address: usize| Module {
@@ -279,11 +287,11 @@ fn a_component_takes_no_more_of_the_pool_than_one_may() {
         (around(&data(65_536).bytes()), "instantiate-trap", ""),
         (around(&Module { idle_functions: 10_000, ..Module::default() }.bytes()), "contract-mismatch", ""),
     ] {
-        let error = refused(&wasm);
+        let error = refused_by(engine, &wasm);
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(says), "{says}: {error}");
     }
-    assert_eq!(engine().pool_use().component_instances, 0);
+    assert_eq!(engine.pool_use().component_instances, 0);
 }
 
 #[test]
@@ -320,6 +328,7 @@ fn exceptions_are_refused() {
 
 #[test]
 fn a_component_whose_bytes_are_damaged_anywhere_never_harms_the_engine() {
+    let engine = &fresh_engine(1);
     let good = guest("guest-wrong-world");
     // The guest's own bytes follow from nothing random, so neither do the places.
     for round in 0..24_usize {
@@ -330,7 +339,7 @@ fn a_component_whose_bytes_are_damaged_anywhere_never_harms_the_engine() {
         if damaged == good {
             continue;
         }
-        let _ = refused(&damaged);
+        let _ = refused_by(engine, &damaged);
     }
-    assert_eq!(engine().pool_use().component_instances, 0);
+    assert_eq!(engine.pool_use().component_instances, 0);
 }

