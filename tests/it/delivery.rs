@@ -131,7 +131,7 @@ async fn a_part_that_fails_for_good_takes_the_rest_of_its_reply_with_it() {
             agent: None,
             text,
         };
-        frontdesk_server::db::outbox::insert(&mut *tx, &row).await.unwrap();
+        frontdesk_server::db::outbox::insert(&mut *tx, &[row]).await.unwrap();
     }
     tx.commit().await.unwrap();
     host.drained().await;

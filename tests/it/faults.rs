@@ -45,7 +45,7 @@ fn scenario(point: Point) -> Scenario {
     match point {
         Point::DoubtTaken | Point::DoubtLookedUp => Scenario::Doubt,
         Point::TicketPosted | Point::TicketNoted => Scenario::Ticket,
-        Point::OwnerChanged => Scenario::InboxEcho,
+        Point::OwnerChanged | Point::EchoApplied => Scenario::InboxEcho,
         Point::TakeoverWritten | Point::TakeoverCommitted => Scenario::Takeover,
         Point::ReplyWritten | Point::ReplyCommitted => Scenario::Reply,
         Point::HandbackCommitted => Scenario::Handback,

@@ -80,6 +80,7 @@ async fn a_stored_echo_of_a_person_holds_the_machine_before_any_turn_has_read_it
     seed_page(&db.pool).await;
     let (id, row) = seed_conversation(&db.pool, "811").await;
     let echo = db::inbox::NewEvent {
+        own_row: None,
         page_id: PAGE.into(),
         psid: Some("811".into()),
         channel: "messaging",
@@ -248,7 +249,7 @@ async fn seed_answer(pool: &PgPool, id: Uuid, psid: &str) -> Uuid {
         agent: None,
         text: "answer",
     };
-    db::outbox::insert(pool, &new).await.unwrap();
+    db::outbox::insert(pool, &[new]).await.unwrap();
     row
 }
 

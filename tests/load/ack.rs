@@ -266,6 +266,7 @@ async fn insert_rows(options: &Options, pool: &PgPool, tasks: usize) -> Result<(
 fn row(number: u64) -> NewEvent {
     let mid = format!("m_sql.{number:09}.AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789");
     NewEvent {
+        own_row: None,
         page_id: PAGE.to_owned(),
         psid: Some((7_000_000_000_000_000 + number % 5_000).to_string()),
         channel: "messaging",

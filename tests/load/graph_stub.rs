@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use frontdesk_messenger::event;
 use frontdesk_server::app::App;
 use frontdesk_server::db::inbox::NewEvent;
+use frontdesk_server::webhook;
 use frontdesk_testkit::wire;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -97,7 +98,7 @@ async fn answer(State(shared): State<Arc<Shared>>, Json(call): Json<Value>) -> J
         let piece = wire::from_page(PAGE, &psid, wire::now_ms(), fields);
         let (app, shared) = (Arc::clone(app), Arc::clone(&shared));
         tokio::spawn(async move {
-            let taken = match events(piece) {
+            let taken = match events(&app, piece) {
                 Ok(events) => app.inbox.store(events).await.is_ok(),
                 Err(_) => false,
             };
@@ -109,21 +110,8 @@ async fn answer(State(shared): State<Arc<Shared>>, Json(call): Json<Value>) -> J
     Json(json!({ "recipient_id": psid, "message_id": mid }))
 }
 
-/// A piece as the webhook would store it.
-pub fn events(piece: Value) -> Result<Vec<NewEvent>, event::ParseError> {
+/// A piece as the webhook stores it.
+pub fn events(app: &App, piece: Value) -> Result<Vec<NewEvent>, event::ParseError> {
     let batch = event::parse(&wire::to_wire(&wire::body(PAGE, wire::now_ms(), vec![piece])))?;
-    let row = |event: event::Event| NewEvent {
-        dedupe_key: event.dedupe_key(),
-        mid: event.kind.mid().map(|mid| mid.as_str().to_owned()),
-        // Everything here is a customer's, or carries our own metadata.
-        is_takeover: false,
-        channel: event.channel.name(),
-        kind: event.kind_name(),
-        event_at: event.timestamp_ms.and_then(chrono::DateTime::from_timestamp_millis),
-        entry_time: None,
-        page_id: event.page_id.map(frontdesk_messenger::PageId::into_string).unwrap_or_default(),
-        psid: event.psid.map(frontdesk_messenger::Psid::into_string),
-        payload: event.raw,
-    };
-    Ok(batch.events.into_iter().map(row).collect())
+    Ok(batch.events.into_iter().map(|event| webhook::row(app, event)).collect())
 }

@@ -235,7 +235,7 @@ impl Crowd {
     /// Stores a message and waits for its reply: the time from stored to sent.
     async fn ask(&self, psid: &str, question: &str) -> Result<Duration> {
         let fields = wire::text(&wire::new_mid(), question);
-        let events = graph_stub::events(wire::from_person(PAGE, psid, wire::now_ms(), fields))?;
+        let events = graph_stub::events(&self.app, wire::from_person(PAGE, psid, wire::now_ms(), fields))?;
         let reply = self.graph.expect(psid);
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.app.inbox.store(events).await?;

@@ -136,7 +136,7 @@ impl Server {
         let late_tasks = TaskTracker::new();
         let (stop, late_stop) = (CancellationToken::new(), CancellationToken::new());
         let wake_ups = queue.start_sender(&late_tasks, &late_stop);
-        let inbox_pool = db::connect_more(&database_url, settings.inbox.writers).await?;
+        let inbox_pool = db::connect_more(&database_url, settings.inbox.writers + 1).await?;
         let inbox = Inbox::start(
             inbox_pool,
             keys.clone(),

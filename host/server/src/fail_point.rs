@@ -39,6 +39,8 @@ points! {
     WakeUpTaken = "wake-up-taken",
     /// The conversation is leased.
     Leased = "leased",
+    /// Echoes of settled sends are marked as read; the others have no wake-up yet.
+    EchoesSettled = "echoes-settled",
     /// An echo is applied; its transaction is open.
     EchoApplied = "echo-applied",
     /// A change of owner is applied; its transaction is open.
@@ -62,8 +64,7 @@ points! {
     BeforeSend = "before-send",
     /// Meta has answered; nothing is stored of it.
     Sent = "sent",
-    /// The row is settled; the transaction is open.
-    SettleWritten = "settle-written",
+    /// The row is settled.
     Settled = "settled",
     /// A send in doubt is about to be looked up.
     DoubtTaken = "doubt-taken",

@@ -156,8 +156,10 @@ pub async fn reply(
     // Named after its first part, which a repeated request finds again.
     let reply_id = outbox_ids.first().copied().unwrap_or_else(Uuid::now_v7);
     let sealer = app.words.of(&mut tx, id).await?;
-    for (row, text) in outbox_ids.iter().zip(&parts) {
-        let row = NewRow {
+    let texts = parts.iter().map(|text| sealer.seal(OUTBOX_TEXT, text)).collect::<sqlx::Result<Vec<_>>>()?;
+    let rows = outbox_ids.iter().zip(&texts);
+    let rows: Vec<NewRow<'_>> = rows
+        .map(|(row, text)| NewRow {
             id: *row,
             reply_id,
             conversation_id: id,
@@ -166,10 +168,10 @@ pub async fn reply(
             turn_id: None,
             epoch: conversation.epoch,
             agent: Some(agent),
-            text: &sealer.seal(OUTBOX_TEXT, text)?,
-        };
-        db::outbox::insert(&mut *tx, &row).await?;
-    }
+            text,
+        })
+        .collect();
+    db::outbox::insert(&mut *tx, &rows).await?;
     let detail = json!({ "messages": parts.len(), "outbox_ids": outbox_ids, "sends_as": sends_as });
     db::audit::write(&mut *tx, agent, "conversation.reply", &id.to_string(), detail).await?;
     fail_point::reach(Point::ReplyWritten);

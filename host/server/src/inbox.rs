@@ -11,6 +11,7 @@
 //! is stored. When a group's statement is refused (not: fails to reach the database), each delivery is tried alone, so one that
 //! Postgres cannot take never costs its neighbours.
 
+mod echoes;
 mod keys;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::keys::Keys;
 use crate::queue::{ConversationKey, WakeUps};
 use crate::settings::{InboxSettings, ms};
 
+use echoes::Echoes;
 pub use keys::{InboxKey, InboxKeys};
 
 /// A connection that has lain idle for this long is tested before its next use.
@@ -69,8 +71,8 @@ impl std::fmt::Debug for Delivery {
 impl Inbox {
     /// Starts the writers. They end when `stop` is cancelled and what waits is stored.
     ///
-    /// `pool` should be theirs alone, with a connection for each, which they keep: acknowledgements must not wait for a connection
-    /// that a turn holds.
+    /// `pool` should be theirs alone, with a connection for each, which they keep, and one more: acknowledgements must not wait
+    /// for a connection that a turn holds.
     pub fn start(
         pool: PgPool,
         keys: Keys,
@@ -83,6 +85,7 @@ impl Inbox {
         let (sender, receiver) = mpsc::channel(settings.pending_max);
         let receiver = Arc::new(Mutex::new(receiver));
         let keys = InboxKeys::new(keys);
+        let echoes = Echoes::start(pool.clone(), wake_ups.clone(), tasks, stop);
         for _ in 0..settings.writers {
             let writer = Writer {
                 pool: pool.clone(),
@@ -92,6 +95,7 @@ impl Inbox {
                 receiver: Arc::clone(&receiver),
                 rows_max: settings.rows_per_insert_max,
                 wake_ups: wake_ups.clone(),
+                echoes: echoes.clone(),
             };
             tasks.spawn(writer.run(stop.clone()));
         }
@@ -131,6 +135,7 @@ struct Writer {
     receiver: Arc<Mutex<mpsc::Receiver<Delivery>>>,
     rows_max: usize,
     wake_ups: WakeUps,
+    echoes: Echoes,
 }
 
 impl Writer {
@@ -265,7 +270,7 @@ impl Writer {
     fn wake(&self, events: &[NewEvent]) {
         let mut seen = std::collections::HashSet::new();
         for event in events {
-            if seen.insert((&event.page_id, &event.psid)) {
+            if !self.echoes.take(event) && seen.insert((&event.page_id, &event.psid)) {
                 self.wake_ups.send(ConversationKey { page_id: event.page_id.clone(), psid: event.psid.clone() });
             }
         }

@@ -11,14 +11,14 @@ mod page;
 use chrono::{DateTime, Duration, Utc};
 use frontdesk_messenger::event::{Echo, Event, EventKind};
 use frontdesk_messenger::ids::PageId;
-use frontdesk_messenger::window::{self, WindowOpener};
+use frontdesk_messenger::window::{self, WindowOpener, WindowRule};
 use frontdesk_messenger::{Channel, event};
-use sqlx::{Acquire, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 use crate::app::App;
 use crate::db;
-use crate::db::conversations::Conversation;
-use crate::db::inbox::StoredEvent;
+use crate::db::conversations::{Conversation, Opening};
+use crate::db::inbox::{Kept, StoredEvent};
 use crate::db::messages::NewMessage;
 use crate::fail_point::{self, Point};
 use crate::tickets;
@@ -39,10 +39,23 @@ pub struct TurnEvent {
     pub event_at: DateTime<Utc>,
 }
 
+/// What was read of a conversation.
+#[derive(Debug)]
+pub struct Unread<'a> {
+    pub events: &'a [StoredEvent],
+    /// Of the payloads that were not under the person's key: what is to be stored instead.
+    pub sealed_anew: Vec<Kept>,
+    /// Seals what is made of them. Fetched before any savepoint: a key that is made for it must not be rolled back while it is used.
+    pub sealer: &'a Sealer,
+    /// Whether the turn is one more attempt, not the repetition of one that an edit has overtaken.
+    pub counts: bool,
+    /// Whether even a single event has a savepoint.
+    pub is_careful: bool,
+}
+
 struct Intake<'a> {
     app: &'a App,
-    /// Fetched before any savepoint: a key that is made for it must not be rolled back while it is used.
-    sealer: Sealer,
+    sealer: &'a Sealer,
     conversation: Conversation,
     turn: Vec<TurnEvent>,
     /// Events that somebody else answered, because the owner changed after them.
@@ -51,20 +64,19 @@ struct Intake<'a> {
     is_postponed: bool,
 }
 
-/// Applies `events`, marks all but the turn's as handled, and returns the conversation as it then stands. `counts`: the
-/// turn is one more attempt, not the repetition of one that an edit has overtaken.
+/// Applies what is unread, marks all but the turn's as handled, and returns the conversation as it then stands.
 ///
 /// Each event has a savepoint: one that cannot be applied is tried again later, and given up with a ticket in the end, while
-/// its neighbours go on.
+/// its neighbours go on. An event that comes alone, as almost all do, does without, unless the caller is careful: then its error
+/// is the caller's, who rolls back and is careful.
 pub async fn apply(
     app: &App,
     tx: &mut PgConnection,
     conversation: Conversation,
-    events: &[StoredEvent],
-    counts: bool,
+    unread: Unread<'_>,
 ) -> sqlx::Result<(Conversation, Vec<TurnEvent>)> {
+    let Unread { events, mut sealed_anew, sealer, counts, is_careful } = unread;
     let (turn, answered) = (Vec::new(), Vec::new());
-    let sealer = app.words.of(tx, conversation.id).await?;
     let mut intake = Intake { app, sealer, conversation, turn, answered, is_postponed: false };
     for stored in events {
         let event = Event::from_stored(
@@ -73,30 +85,13 @@ pub async fn apply(
             stored.event_at.map(|at| at.timestamp_millis()),
             stored.payload.clone(),
         );
-        let (before, turn, answered) = (intake.conversation.clone(), intake.turn.clone(), intake.answered.clone());
-        let mut savepoint = tx.begin().await?;
-        let applied = if stored.is_unreadable {
-            Err(sqlx::Error::Decode("what was stored of the event does not open".into()))
+        if stored.is_unreadable {
+            let error = sqlx::Error::Decode("what was stored of the event does not open".into());
+            intake.cannot_apply(tx, stored, &error).await?;
+        } else if is_careful || events.len() > 1 {
+            intake.one_in_savepoint(tx, stored, &event).await?;
         } else {
-            intake.one(&mut savepoint, stored, &event).await
-        };
-        match applied {
-            Ok(note) => {
-                if let Some(note) = note {
-                    db::inbox::mark_done(&mut *savepoint, &[stored.id], None, Some(note)).await?;
-                } else {
-                    intake.is_postponed |= stored.is_postponed;
-                }
-                savepoint.commit().await?;
-            }
-            Err(error) => {
-                savepoint.rollback().await?;
-                (intake.conversation, intake.turn, intake.answered) = (before, turn, answered);
-                intake.cannot_apply(tx, stored, &error).await?;
-            }
-        }
-        if let Some(fresh) = db::conversations::get(&mut *tx, intake.conversation.id).await? {
-            intake.conversation = fresh;
+            intake.one_and_mark(tx, stored, &event).await?;
         }
     }
     db::inbox::mark_done(&mut *tx, &intake.answered, None, Some("a person or another app answers")).await?;
@@ -104,13 +99,56 @@ pub async fn apply(
         intake.turn.clear();
     }
     if counts {
-        let ids: Vec<i64> = intake.turn.iter().map(|event| event.inbox_id).collect();
-        db::inbox::count_attempt(&mut *tx, &ids).await?;
+        for event in &intake.turn {
+            match sealed_anew.iter_mut().find(|kept| kept.id == event.inbox_id) {
+                Some(kept) => kept.counts = true,
+                None => sealed_anew.push(Kept { id: event.inbox_id, sealed: None, counts: true }),
+            }
+        }
     }
+    db::inbox::keep(&mut *tx, &sealed_anew).await?;
     Ok((intake.conversation, intake.turn))
 }
 
 impl Intake<'_> {
+    async fn one_in_savepoint(
+        &mut self,
+        tx: &mut PgConnection,
+        stored: &StoredEvent,
+        event: &Event,
+    ) -> sqlx::Result<()> {
+        let (before, turn, answered) = (self.conversation.clone(), self.turn.clone(), self.answered.clone());
+        let mut savepoint = tx.begin().await?;
+        match self.one_and_mark(&mut savepoint, stored, event).await {
+            Ok(()) => savepoint.commit().await,
+            Err(error) => {
+                savepoint.rollback().await?;
+                (self.conversation, self.turn, self.answered) = (before, turn, answered);
+                self.cannot_apply(tx, stored, &error).await
+            }
+        }
+    }
+
+    /// Applies one event, and marks it as handled unless it belongs to the turn.
+    async fn one_and_mark(&mut self, tx: &mut PgConnection, stored: &StoredEvent, event: &Event) -> sqlx::Result<()> {
+        match self.one(tx, stored, event).await? {
+            Some(note) => db::inbox::mark_done(&mut *tx, &[stored.id], None, Some(note)).await?,
+            None => self.is_postponed |= stored.is_postponed,
+        }
+        // What the customer writes changes the conversation through its own functions, which tell how it stands.
+        if !matches!(event.kind, EventKind::Message(_) | EventKind::Postback(_)) {
+            self.read_again(tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_again(&mut self, tx: &mut PgConnection) -> sqlx::Result<()> {
+        if let Some(fresh) = db::conversations::get(&mut *tx, self.conversation.id).await? {
+            self.conversation = fresh;
+        }
+        Ok(())
+    }
+
     /// Applies one event. `Some(note)`: it is handled. `None`: it belongs to the turn.
     async fn one(
         &mut self,
@@ -227,24 +265,26 @@ impl Intake<'_> {
         Ok(())
     }
 
-    async fn open_window(&self, tx: &mut PgConnection, event: &Event, at: DateTime<Utc>) -> sqlx::Result<()> {
-        let id = self.conversation.id;
+    async fn open_window(&mut self, tx: &mut PgConnection, event: &Event, at: DateTime<Utc>) -> sqlx::Result<()> {
         let is_known = self.conversation.last_customer_at.or(self.conversation.window_opened_at).is_some();
         let is_message = matches!(event.kind, EventKind::Message(_));
-        if is_message && !event.from_page && event.channel != Channel::Changes {
-            db::conversations::touch_customer(&mut *tx, id, at).await?;
-        }
-        if let Some(mut rule) = window::opens_window(event)
-            && (!rule.needs_existing_thread || is_known)
-        {
-            if is_message && db::conversations::take_ad_click(&mut *tx, id, at).await? {
-                rule = WindowOpener::AdMessage.rule();
+        let wrote = is_message && !event.from_page && event.channel != Channel::Changes;
+        let closes_at = |rule: WindowRule| at + Duration::milliseconds(rule.duration_ms);
+        let rule = window::opens_window(event).filter(|rule| !rule.needs_existing_thread || is_known);
+        let opening = rule.map(|rule| {
+            let ad = WindowOpener::AdMessage.rule();
+            let after_ad_click = is_message.then(|| (opener_name(ad.opener), closes_at(ad)));
+            Opening { opened_by: opener_name(rule.opener), closes_at: closes_at(rule), after_ad_click }
+        });
+        if wrote || opening.is_some() {
+            let id = self.conversation.id;
+            if let Some(fresh) = db::conversations::note_customer(&mut *tx, id, at, wrote, opening).await? {
+                self.conversation = fresh;
             }
-            let closes_at = at + Duration::milliseconds(rule.duration_ms);
-            db::conversations::open_window(&mut *tx, id, opener_name(rule.opener), at, closes_at).await?;
         }
         if window::is_ad_click(event) {
             self.ad_click(tx, at).await?;
+            self.read_again(tx).await?;
         }
         Ok(())
     }
@@ -336,11 +376,10 @@ impl Intake<'_> {
         tracing::error!(%error, event = stored.id, kind = stored.kind, "an event could not be applied");
         metrics::counter!("frontdesk_events_failed_total", "kind" => stored.kind.clone()).increment(1);
         let settings = &self.app.settings.worker;
-        db::inbox::count_attempt(&mut *tx, &[stored.id]).await?;
         if stored.attempts + 1 < settings.attempts_max {
             let exponent = u32::try_from(stored.attempts).unwrap_or(0).min(16);
             let after_ms = i64::try_from(settings.retry_ms.saturating_mul(1 << exponent)).unwrap_or(i64::MAX);
-            return db::inbox::postpone(&mut *tx, &[stored.id], after_ms, "could not be applied").await;
+            return db::inbox::postpone_failed(&mut *tx, stored.id, after_ms, "could not be applied").await;
         }
         db::inbox::mark_failed(&mut *tx, stored.id, "could not be applied").await?;
         let ticket = db::tickets::NewTicket {

@@ -197,6 +197,20 @@ impl Keys {
         Ok(PersonKey(self.open_key(&person_binding(&[page_id, psid]), wrapped)?))
     }
 
+    /// Makes the key of a person who has none. `None`: another replica was faster, and what stands in the table counts.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub async fn make_person_key(
+        &self,
+        db: &mut sqlx::PgConnection,
+        page_id: &str,
+        psid: &str,
+    ) -> Result<Option<PersonKey>, KeyError> {
+        let (key, wrapped) = self.new_person_key(page_id, psid)?;
+        Ok(db::keys::insert(&mut *db, page_id, psid, &wrapped).await?.then_some(key))
+    }
+
     /// The keys of these people, made where there are none yet. In the caller's transaction, so that a key is never used
     /// that an erasure has deleted.
     ///
@@ -211,19 +225,19 @@ impl Keys {
         let has = |stored: &[db::keys::StoredKey], person: &(String, String)| {
             stored.iter().any(|key| key.page_id == person.0 && key.psid == person.1)
         };
-        let mut made = false;
+        let mut keys = std::collections::HashMap::new();
+        let mut lost_race = false;
         for person in people {
-            if !has(&stored, person) {
-                let (_, wrapped) = self.new_person_key(&person.0, &person.1)?;
-                db::keys::insert(&mut *db, &person.0, &person.1, &wrapped).await?;
-                made = true;
+            if !has(&stored, person) && !keys.contains_key(person) {
+                match self.make_person_key(db, &person.0, &person.1).await? {
+                    Some(key) => drop(keys.insert(person.clone(), key)),
+                    None => lost_race = true,
+                }
             }
         }
-        if made {
-            // Another replica may have been faster; what stands in the table counts.
+        if lost_race {
             stored = db::keys::of_people(&mut *db, people).await?;
         }
-        let mut keys = std::collections::HashMap::new();
         for key in stored {
             let wrapped = Wrapped { key_id: key.key_id, sealed: key.wrapped };
             let opened = self.person_key(&key.page_id, &key.psid, &wrapped)?;

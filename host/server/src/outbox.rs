@@ -298,10 +298,7 @@ async fn settle(app: &App, row: &Claimed, verdict: Verdict, trace: Option<&CallT
 async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallTrace>) -> sqlx::Result<()> {
     let id = row.id;
     match verdict {
-        Verdict::Sent(message_id) => {
-            let sent = SentRow { id, conversation_id: row.conversation_id, author: &row.author, text: &row.text };
-            confirm(app, &sent, message_id, app.clock.now()).await
-        }
+        Verdict::Sent(message_id) => confirm_claimed(app, row, message_id).await,
         Verdict::Again { after, counted, error } => {
             let after_ms = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
             db::outbox::requeue(&app.pool, id, row.claimed_at, after_ms, *counted, error).await
@@ -332,14 +329,35 @@ pub(crate) struct SentRow<'a> {
     pub text: &'a str,
 }
 
+/// As [`confirm`], which almost always takes one statement: nobody else has settled the row since it was claimed.
+async fn confirm_claimed(app: &App, row: &Claimed, message_id: &str) -> sqlx::Result<()> {
+    let sent_at = app.clock.now();
+    // Claiming the row has opened its text, so its key is remembered, if the text was sealed.
+    if let Some(sealer) = app.words.recall(row.conversation_id) {
+        let sent = db::outbox::Confirmation {
+            id: row.id,
+            conversation_id: row.conversation_id,
+            claimed_at: row.claimed_at,
+            message_id,
+            author: &row.author,
+            text: &sealer.seal(MESSAGE_TEXT, &row.text)?,
+            sent_at,
+        };
+        if db::outbox::confirm(&app.pool, &sent).await? {
+            fail_point::reach(Point::Settled);
+            return Ok(());
+        }
+    }
+    let sent = SentRow { id: row.id, conversation_id: row.conversation_id, author: &row.author, text: &row.text };
+    confirm(app, &sent, message_id, sent_at).await
+}
+
 /// Settles a row as sent, and writes it into the transcript.
 async fn confirm(app: &App, row: &SentRow<'_>, message_id: &str, sent_at: DateTime<Utc>) -> sqlx::Result<()> {
     let mut tx = app.pool.begin().await?;
-    // The echo may be applied at this moment. Lock order everywhere: conversation, then outbox rows; the message below
-    // refers to the conversation, which Postgres would lock last and so deadlock with the echo's turn.
+    // The echo may be applied at this moment. Lock order everywhere: conversation, then outbox rows.
     db::conversations::lock(&mut tx, row.conversation_id).await?;
     write_sent(app, &mut tx, row, Some(message_id), sent_at).await?;
-    fail_point::reach(Point::SettleWritten);
     tx.commit().await?;
     fail_point::reach(Point::Settled);
     Ok(())

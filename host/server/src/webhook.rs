@@ -119,13 +119,22 @@ fn read(app: &App, body: &Bytes) -> Result<Vec<NewEvent>, event::ParseError> {
         .collect())
 }
 
-fn row(app: &App, event: Event) -> NewEvent {
+/// What is stored of an event.
+pub fn row(app: &App, event: Event) -> NewEvent {
     let is_takeover = is_takeover(app, &event);
+    let own_row = match &event.kind {
+        EventKind::Echo(echo) if event.channel == Channel::Messaging => match echo_author(app, echo) {
+            EchoAuthor::Outbox(id) => Some(id),
+            _ => None,
+        },
+        _ => None,
+    };
     let person = event.person_key();
     NewEvent {
         dedupe_key: event.dedupe_key(),
         mid: event.kind.mid().map(|mid| mid.as_str().to_owned()),
         is_takeover,
+        own_row,
         channel: event.channel.name(),
         kind: event.kind_name(),
         event_at: event.timestamp_ms.and_then(DateTime::<Utc>::from_timestamp_millis),

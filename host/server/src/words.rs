@@ -11,7 +11,8 @@
 //! seals those in the background, in small transactions, until none is left.
 //!
 //! # What holds
-//! - **Writers hold the conversation's lock.** An erasure takes that lock first, so no text is sealed under a key that is being deleted.
+//! - **Writers hold the conversation's lock**, or write rows that refer to the conversation in one statement ([`crate::outbox`]). An
+//!   erasure takes a lock first that keeps both out, so no text is sealed under a key that is being deleted.
 //! - **A key is remembered by its conversation**, never by its person: an erasure deletes the conversation, and its id never comes
 //!   again, so nobody seals under a remembered key that is gone. The process that erases forgets at once, others within minutes. Keys
 //!   that an open transaction has made are not remembered.
@@ -182,7 +183,8 @@ impl WordSeals {
         Self { keys, remembered: Arc::default() }
     }
 
-    fn recall(&self, conversation_id: Uuid) -> Option<Sealer> {
+    /// A conversation's sealer, if it is remembered.
+    pub fn recall(&self, conversation_id: Uuid) -> Option<Sealer> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let (sealer, since) = remembered.get(&conversation_id)?;
         (since.elapsed() < REMEMBERED_FOR).then(|| sealer.clone())
@@ -193,7 +195,8 @@ impl WordSeals {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(&conversation_id);
     }
 
-    fn remember(&self, conversation_id: Uuid, sealer: &Sealer) {
+    /// Remembers a conversation's key, which is stored and committed.
+    pub fn remember(&self, conversation_id: Uuid, sealer: &Sealer) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
@@ -215,10 +218,13 @@ impl WordSeals {
         if let Some(sealer) = self.sealer(&found)? {
             return Ok(sealer);
         }
-        let person = (found.page_id, found.psid);
-        let mut made = self.keys.person_keys(tx, std::slice::from_ref(&person)).await.map_err(column_error)?;
-        let key = made.remove(&person).ok_or(sqlx::Error::RowNotFound)?;
-        Ok(Sealer::new(key, conversation_id))
+        let made = self.keys.make_person_key(tx, &found.page_id, &found.psid).await.map_err(column_error)?;
+        if let Some(key) = made {
+            return Ok(Sealer::new(key, conversation_id));
+        }
+        let found = db::keys::of_conversations(&mut *tx, &[conversation_id]).await?;
+        let found = found.first().ok_or(sqlx::Error::RowNotFound)?;
+        self.sealer(found)?.ok_or(sqlx::Error::RowNotFound)
     }
 
     /// The sealer of a stored key, which is remembered unless the asking transaction has made it.

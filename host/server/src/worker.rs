@@ -30,14 +30,14 @@ use crate::db::conversations::Conversation;
 use crate::db::inbox::StoredEvent;
 use crate::db::tickets::NewTicket;
 use crate::fail_point::{self, Point};
-use crate::intake::{self, TurnEvent};
+use crate::intake::{self, TurnEvent, Unread};
 use crate::observe::CommittedTurn;
 use crate::pipeline::{self, TurnInput, TurnResult};
 use crate::queue::{ConversationKey, WakeUp};
 use crate::records::Job;
 use crate::settings::ms;
 use crate::tickets;
-use crate::words::{self, OUTBOX_TEXT};
+use crate::words::{self, OUTBOX_TEXT, Sealer};
 
 /// A turn repeated for an edit that arrived meanwhile is repeated at most this often.
 const REDO_MAX: usize = 3;
@@ -137,7 +137,14 @@ async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(),
         let started = Instant::now();
         let mut connection = db::in_time(app.pool.acquire()).await?;
         // Nothing renews a lease that is not committed yet, so taking it must leave most of it.
-        let taken = tokio::time::timeout(lease / 3, take(app, &mut connection, page_id, psid)).await;
+        let taken = tokio::time::timeout(lease / 3, async {
+            match take(app, &mut connection, page_id, psid, false).await {
+                // What is wrong with an event must not keep its neighbours waiting.
+                Err(_) => take(app, &mut connection, page_id, psid, true).await,
+                taken => taken,
+            }
+        })
+        .await;
         let Some((conversation, turn)) = taken.map_err(|_| db::silent(lease / 3))?? else {
             // Its holder looks again after giving the lease back, so what woke us is not forgotten.
             return Ok(());
@@ -175,6 +182,7 @@ async fn take(
     connection: &mut PgConnection,
     page_id: &str,
     psid: &str,
+    is_careful: bool,
 ) -> sqlx::Result<Option<(Conversation, Vec<TurnEvent>)>> {
     let lease_ms = i64::try_from(app.settings.worker.lease_ms).unwrap_or(i64::MAX);
     let mut tx = connection.begin().await?;
@@ -182,12 +190,14 @@ async fn take(
     let leased = db::conversations::lease(&mut *tx, page_id, psid, lease_ms).await?;
     let Some(conversation) = leased else { return Ok(None) };
     fail_point::reach(Point::Leased);
-    let (conversation, turn) = intake(app, &mut tx, conversation, true).await?;
+    let (conversation, turn, sealer) = intake(app, &mut tx, conversation, true, is_careful).await?;
     if turn.is_empty() {
         db::conversations::release(&mut *tx, conversation.id, conversation.lease_token).await?;
     }
     fail_point::reach(Point::IntakeApplied);
     tx.commit().await?;
+    // A key that was made for a new customer is everybody's from here on.
+    app.words.remember(conversation.id, &sealer);
     fail_point::reach(Point::IntakeCommitted);
     Ok(Some((conversation, turn)))
 }
@@ -197,10 +207,14 @@ async fn intake(
     tx: &mut PgConnection,
     conversation: Conversation,
     counts: bool,
-) -> sqlx::Result<(Conversation, Vec<TurnEvent>)> {
+    is_careful: bool,
+) -> sqlx::Result<(Conversation, Vec<TurnEvent>, Sealer)> {
     let mut events = unread(app, tx, &conversation).await?;
-    words::open_events(app, tx, conversation.id, &mut events).await?;
-    intake::apply(app, tx, conversation, &events, counts).await
+    let sealer = app.words.of(tx, conversation.id).await?;
+    let sealed_anew = words::open_events(app, tx, &sealer, &mut events).await?;
+    let unread = Unread { events: &events, sealed_anew, sealer: &sealer, counts, is_careful };
+    let (conversation, turn) = intake::apply(app, tx, conversation, unread).await?;
+    Ok((conversation, turn, sealer))
 }
 
 /// Renews a lease that was taken at `since`.
@@ -261,7 +275,7 @@ async fn turns(
             let mut tx = reading.begin().await?;
             // The lock shows what takeovers changed since the lease.
             let Some(now) = lock_leased(&mut tx, &conversation).await? else { return Ok(Committed::LeaseLost) };
-            (conversation, turn) = intake(app, &mut tx, now, false).await?;
+            (conversation, turn, _) = intake(app, &mut tx, now, false, true).await?;
             fail_point::reach(Point::IntakeApplied);
             tx.commit().await?;
             fail_point::reach(Point::IntakeCommitted);
@@ -309,7 +323,8 @@ async fn one_turn(
         return Ok(give_up(app, conversation, turn, attempts).await?);
     }
     let mids: Vec<String> = turn.iter().map(|event| event.mid.clone()).collect();
-    let mut messages = db::messages::by_mids(&mut *reading, conversation.id, &mids).await?;
+    let history_max = app.settings.turn.history_max;
+    let (mut messages, mut history) = db::messages::of_turn(&mut *reading, conversation.id, &mids, history_max).await?;
     let Some(page) = db::pages::get(&mut *reading, &conversation.page_id).await? else {
         drop(reading);
         return Ok(leave(app, conversation, turn, "this Page is not configured here").await?);
@@ -318,8 +333,6 @@ async fn one_turn(
         drop(reading);
         return Ok(leave(app, conversation, turn, "unsent before it was answered").await?);
     }
-    let mut history =
-        db::messages::history(&mut *reading, conversation.id, &mids, app.settings.turn.history_max).await?;
     app.words.open(&mut *reading, &mut messages).await?;
     app.words.open(&mut *reading, &mut history).await?;
     drop(reading);
@@ -394,14 +407,11 @@ async fn commit(
         record_version: pipeline::RECORD_VERSION,
         duration_us: i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
     };
-    db::decisions::insert(&mut *tx, &decision).await?;
-    db::messages::set_turn(&mut *tx, now.id, mids, input.turn_id).await?;
-    if !superseded {
-        effects(app, &mut tx, &now, input, result).await?;
-    }
     let note = superseded.then_some("the conversation was taken over while the answer was drafted");
-    db::inbox::mark_done(&mut *tx, &ids, Some(input.turn_id), note).await?;
-    db::conversations::release(&mut *tx, now.id, now.lease_token).await?;
+    db::decisions::insert(&mut *tx, &decision, &ids, note).await?;
+    if superseded || !effects(app, &mut tx, &now, input, result).await? {
+        db::conversations::release(&mut *tx, now.id, now.lease_token).await?;
+    }
     fail_point::reach(Point::TurnWritten);
     tx.commit().await?;
     fail_point::reach(Point::TurnCommitted);
@@ -422,14 +432,15 @@ async fn more(db: &mut PgConnection, conversation: &Conversation) -> bool {
     db::in_time(db::inbox::has_pending(db, &conversation.page_id, &conversation.psid)).await.unwrap_or(true)
 }
 
-/// Replies, ticket and owner. A hand-over changes the owner first, so that the notice belongs to the new epoch.
+/// Replies, ticket and owner. A hand-over changes the owner first, so that the notice belongs to the new epoch. True: the lease
+/// was given back with it.
 async fn effects(
     app: &App,
     tx: &mut PgConnection,
     conversation: &Conversation,
     input: &TurnInput,
     result: &TurnResult,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<bool> {
     let mut epoch = conversation.epoch;
     if let Some(ticket) = &result.ticket {
         let new = NewTicket {
@@ -449,24 +460,25 @@ async fn effects(
         }
     }
     if result.replies.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let sealer = app.words.of(tx, conversation.id).await?;
-    for text in &result.replies {
-        let row = db::outbox::NewRow {
-            id: Uuid::now_v7(),
-            conversation_id: conversation.id,
-            page_id: &conversation.page_id,
-            psid: &conversation.psid,
-            turn_id: Some(input.turn_id),
-            reply_id: input.turn_id,
-            epoch,
-            agent: None,
-            text: &sealer.seal(OUTBOX_TEXT, text)?,
-        };
-        db::outbox::insert(&mut *tx, &row).await?;
-    }
-    db::conversations::note_automated_reply(&mut *tx, conversation.id, input.now, result.disclosed).await
+    let texts = result.replies.iter().map(|text| sealer.seal(OUTBOX_TEXT, text)).collect::<sqlx::Result<Vec<_>>>()?;
+    let rows = texts.iter().map(|text| db::outbox::NewRow {
+        id: Uuid::now_v7(),
+        conversation_id: conversation.id,
+        page_id: &conversation.page_id,
+        psid: &conversation.psid,
+        turn_id: Some(input.turn_id),
+        reply_id: input.turn_id,
+        epoch,
+        agent: None,
+        text,
+    });
+    db::outbox::insert(&mut *tx, &rows.collect::<Vec<_>>()).await?;
+    let (id, token) = (conversation.id, conversation.lease_token);
+    db::conversations::release_answered(&mut *tx, id, token, input.now, result.disclosed).await?;
+    Ok(true)
 }
 
 /// Marks the turn's events as handled without an answer, unless another worker has the conversation by now.

@@ -89,9 +89,10 @@ pub async fn release(db: impl PgExecutor<'_>, id: Uuid, lease_token: i64) -> sql
     Ok(())
 }
 
-/// Locks the row for a transaction and reads it as it stands now.
+/// Locks the row for a transaction and reads it as it stands now. Rows that refer to it may be written meanwhile, as when a
+/// send is confirmed; only an erasure, which deletes it, keeps those out too.
 pub async fn lock(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1 for update")))
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1 for no key update")))
         .bind(id)
         .fetch_optional(tx)
         .await
@@ -216,31 +217,68 @@ pub async fn close_window(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()>
     Ok(())
 }
 
-pub async fn touch_customer(db: impl PgExecutor<'_>, id: Uuid, at: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query(
-        "update conversations set last_customer_at = greatest(coalesce(last_customer_at, $2), $2) where id = $1",
-    )
-    .bind(id)
-    .bind(at)
-    .execute(db)
-    .await?;
-    Ok(())
+/// What a customer's event changes about the messaging window.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    pub opened_by: &'a str,
+    pub closes_at: DateTime<Utc>,
+    /// As what, and until when, it opens the window instead if the customer clicked on an ad before; the click is used up.
+    pub after_ad_click: Option<(&'a str, DateTime<Utc>)>,
 }
 
-/// Notes that the machine answered.
-pub async fn note_automated_reply(
+/// Notes a customer's event of the time `at`: their last word, when they `wrote`, and what it opens. An older event never shortens
+/// the window. Returns the conversation as it then stands.
+pub async fn note_customer(
     db: impl PgExecutor<'_>,
     id: Uuid,
+    at: DateTime<Utc>,
+    wrote: bool,
+    opening: Option<Opening<'_>>,
+) -> sqlx::Result<Option<Conversation>> {
+    const AFTER_AD: &str = "($7::timestamptz is not null and ad_click_at <= $2)";
+    let after_ad = opening.and_then(|opening| opening.after_ad_click);
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "with found as (
+           select id as found_id, {AFTER_AD} as is_after_ad, case when {AFTER_AD} then $7 else $5 end as new_closes_at
+           from conversations where id = $1)
+         update conversations set
+           last_customer_at = case when $3 then greatest(last_customer_at, $2) else last_customer_at end,
+           ad_click_at = case when is_after_ad then null else ad_click_at end,
+           window_opened_by = case when new_closes_at > coalesce(window_closes_at, '-infinity')
+                                   then case when is_after_ad then $6 else $4 end else window_opened_by end,
+           window_opened_at = case when new_closes_at > coalesce(window_closes_at, '-infinity') then $2 else window_opened_at end,
+           window_closes_at = greatest(window_closes_at, new_closes_at)
+         from found where id = found_id
+         returning {COLUMNS}"
+    )))
+    .bind(id)
+    .bind(at)
+    .bind(wrote)
+    .bind(opening.map(|opening| opening.opened_by))
+    .bind(opening.map(|opening| opening.closes_at))
+    .bind(after_ad.map(|(opened_by, _)| opened_by))
+    .bind(after_ad.map(|(_, closes_at)| closes_at))
+    .fetch_optional(db)
+    .await
+}
+
+/// Notes that the machine answered, and gives the lease back.
+pub async fn release_answered(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    lease_token: i64,
     at: DateTime<Utc>,
     disclosed: bool,
 ) -> sqlx::Result<()> {
     sqlx::query(
-        "update conversations set automated_turns = automated_turns + 1, last_reply_at = $2,
-           disclosed_at = case when $3 then $2 else disclosed_at end,
-           disclosure_due = disclosure_due and not $3
-         where id = $1",
+        "update conversations set automated_turns = automated_turns + 1, last_reply_at = $3,
+           disclosed_at = case when $4 then $3 else disclosed_at end,
+           disclosure_due = disclosure_due and not $4,
+           lease_until = null
+         where id = $1 and lease_token = $2",
     )
     .bind(id)
+    .bind(lease_token)
     .bind(at)
     .bind(disclosed)
     .execute(db)
@@ -274,16 +312,6 @@ pub async fn note_ad_click(db: impl PgExecutor<'_>, id: Uuid, at: DateTime<Utc>)
         .execute(db)
         .await?;
     Ok(())
-}
-
-/// Takes the note of an ad click that came before this message. True when there was one.
-pub async fn take_ad_click(db: impl PgExecutor<'_>, id: Uuid, message_at: DateTime<Utc>) -> sqlx::Result<bool> {
-    let done = sqlx::query("update conversations set ad_click_at = null where id = $1 and ad_click_at <= $2")
-        .bind(id)
-        .bind(message_at)
-        .execute(db)
-        .await?;
-    Ok(done.rows_affected() > 0)
 }
 
 /// Latest conversations first, by the customer's last word. `before` is the time and id of the last row of an earlier

@@ -84,11 +84,21 @@ const SELECT: &str = "select d.turn_id, d.conversation_id, d.page_id, c.psid, co
      left join decision_records r on r.turn_id = d.turn_id
      left join person_keys k on k.page_id = c.page_id and k.psid = c.psid";
 
-pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx::Result<()> {
+/// Stores a turn's decision, and notes which messages it read and which events it handled (those of `inbox_ids`, with a note).
+pub async fn insert(
+    db: impl PgExecutor<'_>,
+    decision: &NewDecision<'_>,
+    inbox_ids: &[i64],
+    note: Option<&str>,
+) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into decisions (turn_id, conversation_id, page_id, chain, revision, slot, route, outcome, confidence, reason,
-                                mids, history_mids, record_version, record_state, duration_us)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $12, 'pending', $13)",
+        "with decided as (
+           insert into decisions (turn_id, conversation_id, page_id, chain, revision, slot, route, outcome, confidence, reason,
+                                  mids, history_mids, record_version, record_state, duration_us)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $12, 'pending', $13)),
+         heard as (update messages set turn_id = $1 where conversation_id = $2 and mid = any($11))
+         update inbox set state = 'done', done_at = now(), turn_id = $1, note = $16
+         where id = any($15) and state = 'pending'",
     )
     .bind(decision.turn_id)
     .bind(decision.conversation_id)
@@ -104,6 +114,8 @@ pub async fn insert(db: impl PgExecutor<'_>, decision: &NewDecision<'_>) -> sqlx
     .bind(decision.record_version)
     .bind(decision.duration_us)
     .bind(decision.history_mids)
+    .bind(inbox_ids)
+    .bind(note)
     .execute(db)
     .await?;
     Ok(())

@@ -17,6 +17,8 @@ pub struct NewEvent {
     pub dedupe_key: String,
     pub mid: Option<String>,
     pub is_takeover: bool,
+    /// The row of our outbox that the event is an echo of.
+    pub own_row: Option<Uuid>,
     pub event_at: Option<DateTime<Utc>>,
     pub entry_time: Option<DateTime<Utc>>,
     pub payload: Value,
@@ -80,14 +82,72 @@ pub async fn insert_sealed(
     .await
 }
 
-/// Puts newly sealed payloads in the place of what stood there.
-pub async fn reseal(db: impl PgExecutor<'_>, ids: &[i64], sealed: &[Vec<u8>]) -> sqlx::Result<()> {
-    sqlx::query(
-        "update inbox i set sealed = n.sealed, payload = '{}'
-         from unnest($1::bigint[], $2::bytea[]) as n (id, sealed) where i.id = n.id",
+/// A stored echo of one of our own sends.
+#[derive(Debug, Clone)]
+pub struct OwnEcho {
+    pub dedupe_key: String,
+    pub row_id: Uuid,
+    pub page_id: String,
+    pub psid: String,
+    pub mid: String,
+    pub echoed_at: Option<DateTime<Utc>>,
+    /// How often it was looked at.
+    pub tries: u8,
+}
+
+/// Marks echoes as read whose send is settled under the same id and stands in the transcript; Meta's time counts there. Returns
+/// the keys of those. Nothing is kept of their content: it is the transcript's.
+pub async fn settle_own_echoes(db: impl PgExecutor<'_>, echoes: &[OwnEcho]) -> sqlx::Result<Vec<String>> {
+    let column = |f: fn(&OwnEcho) -> &str| echoes.iter().map(f).collect::<Vec<&str>>();
+    sqlx::query_scalar(
+        "with known as materialized (
+           select e.dedupe_key, e.echoed_at, m.id as message
+           from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+                  as e (dedupe_key, row_id, page_id, psid, mid, echoed_at)
+           join outbox o on o.id = e.row_id and o.page_id = e.page_id and o.psid = e.psid
+                        and o.state = 'sent' and o.message_id = e.mid
+           join messages m on m.conversation_id = o.conversation_id and m.mid = e.mid and m.outbox_id = o.id
+                          and m.deleted_at is null),
+         dated as (
+           update messages m set sent_at = k.echoed_at from known k where m.id = k.message and m.sent_at > k.echoed_at)
+         update inbox i set state = 'done', done_at = now(), note = 'our own send', payload = '{}', sealed = null
+         from known k where i.dedupe_key = k.dedupe_key and i.state = 'pending'
+         returning i.dedupe_key",
     )
-    .bind(ids)
-    .bind(sealed)
+    .bind(column(|e| &e.dedupe_key))
+    .bind(echoes.iter().map(|e| e.row_id).collect::<Vec<_>>())
+    .bind(column(|e| &e.page_id))
+    .bind(column(|e| &e.psid))
+    .bind(column(|e| &e.mid))
+    .bind(echoes.iter().map(|e| e.echoed_at).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
+}
+
+/// What is kept of an event that a turn has yet to answer, or that was read.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub id: i64,
+    /// Its payload under the person's key, where it was under another one.
+    pub sealed: Option<Vec<u8>>,
+    /// Whether one more attempt to answer it begins, which counts before it is made: a crash counts too.
+    pub counts: bool,
+}
+
+/// Notes that. What was erased meanwhile stays erased.
+pub async fn keep(db: impl PgExecutor<'_>, kept: &[Kept]) -> sqlx::Result<()> {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "update inbox i set attempts = i.attempts + k.counts::int,
+                sealed = case when k.sealed is null or i.sealed is null and i.payload = '{}' then i.sealed else k.sealed end,
+                payload = case when k.sealed is null then i.payload else '{}' end
+         from unnest($1::bigint[], $2::bytea[], $3::bool[]) as k (id, sealed, counts) where i.id = k.id",
+    )
+    .bind(kept.iter().map(|k| k.id).collect::<Vec<_>>())
+    .bind(kept.iter().map(|k| k.sealed.as_deref()).collect::<Vec<_>>())
+    .bind(kept.iter().map(|k| k.counts).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())
@@ -273,12 +333,17 @@ pub async fn mark_done(
     Ok(())
 }
 
-/// Counts an attempt before it is made, so that a crash counts too.
-pub async fn count_attempt(db: impl PgExecutor<'_>, ids: &[i64]) -> sqlx::Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    sqlx::query("update inbox set attempts = attempts + 1 where id = any($1)").bind(ids).execute(db).await?;
+/// Counts an attempt of an event that cannot be applied, and gives it back to be tried again after `after_ms`.
+pub async fn postpone_failed(db: impl PgExecutor<'_>, id: i64, after_ms: i64, note: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "update inbox set attempts = attempts + 1, not_before = now() + $2 * interval '1 millisecond', note = $3
+         where id = $1 and state = 'pending'",
+    )
+    .bind(id)
+    .bind(after_ms)
+    .bind(note)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -298,11 +363,14 @@ pub async fn postpone(db: impl PgExecutor<'_>, ids: &[i64], after_ms: i64, note:
 
 /// An event that cannot be applied, however often it is tried.
 pub async fn mark_failed(db: impl PgExecutor<'_>, id: i64, note: &str) -> sqlx::Result<()> {
-    sqlx::query("update inbox set state = 'failed', done_at = now(), note = $2 where id = $1 and state = 'pending'")
-        .bind(id)
-        .bind(note)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "update inbox set state = 'failed', attempts = attempts + 1, done_at = now(), note = $2
+         where id = $1 and state = 'pending'",
+    )
+    .bind(id)
+    .bind(note)
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -172,9 +172,9 @@ pub async fn delete_dead_inbox_keys(db: impl PgExecutor<'_>) -> sqlx::Result<u64
     Ok(done.rows_affected())
 }
 
-/// Stores a person's key, unless there is one.
-pub async fn insert(db: impl PgExecutor<'_>, page_id: &str, psid: &str, wrapped: &Wrapped) -> sqlx::Result<()> {
-    sqlx::query(
+/// Stores a person's key, unless there is one. True: it is this one.
+pub async fn insert(db: impl PgExecutor<'_>, page_id: &str, psid: &str, wrapped: &Wrapped) -> sqlx::Result<bool> {
+    let done = sqlx::query(
         "insert into person_keys (page_id, psid, key_id, wrapped) values ($1, $2, $3, $4) on conflict do nothing",
     )
     .bind(page_id)
@@ -183,7 +183,7 @@ pub async fn insert(db: impl PgExecutor<'_>, page_id: &str, psid: &str, wrapped:
     .bind(&wrapped.sealed)
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 /// Some keys of people that another key than `current` wraps, locked; those that another process holds are passed over.

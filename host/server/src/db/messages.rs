@@ -140,57 +140,38 @@ pub async fn unsend(db: impl PgExecutor<'_>, conversation_id: Uuid, mid: &str, a
     Ok(())
 }
 
-/// The messages with these ids that still have content, in order.
-pub async fn by_mids(
+/// A message of a turn, or one before it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+struct TurnMessage {
+    #[sqlx(flatten)]
+    message: StoredMessage,
+    is_asked: bool,
+}
+
+/// What a turn is about: the messages with these ids that still have content; and the latest `history_max` others. Both in order.
+pub async fn of_turn(
     db: impl PgExecutor<'_>,
     conversation_id: Uuid,
     mids: &[String],
-) -> sqlx::Result<Vec<StoredMessage>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {COLUMNS} from messages where conversation_id = $1 and mid = any($2) and deleted_at is null
+    history_max: i64,
+) -> sqlx::Result<(Vec<StoredMessage>, Vec<StoredMessage>)> {
+    let found: Vec<TurnMessage> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "(select {COLUMNS}, true as is_asked from messages
+           where conversation_id = $1 and mid = any($2) and deleted_at is null)
+         union all
+         (select {COLUMNS}, false as is_asked from messages
+           where conversation_id = $1 and deleted_at is null and not (mid = any($2))
+           order by sent_at desc, id desc limit $3)
          order by sent_at, id"
     )))
     .bind(conversation_id)
     .bind(mids)
+    .bind(history_max)
     .fetch_all(db)
-    .await
-}
-
-/// The latest `limit` messages, oldest first, without those in `except`.
-pub async fn history(
-    db: impl PgExecutor<'_>,
-    conversation_id: Uuid,
-    except: &[String],
-    limit: i64,
-) -> sqlx::Result<Vec<StoredMessage>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select * from (
-           select {COLUMNS} from messages
-           where conversation_id = $1 and deleted_at is null and not (mid = any($2))
-           order by sent_at desc, id desc limit $3) latest
-         order by sent_at, id"
-    )))
-    .bind(conversation_id)
-    .bind(except)
-    .bind(limit)
-    .fetch_all(db)
-    .await
-}
-
-/// Notes which turn read these messages.
-pub async fn set_turn(
-    db: impl PgExecutor<'_>,
-    conversation_id: Uuid,
-    mids: &[String],
-    turn_id: Uuid,
-) -> sqlx::Result<()> {
-    sqlx::query("update messages set turn_id = $3 where conversation_id = $1 and mid = any($2)")
-        .bind(conversation_id)
-        .bind(mids)
-        .bind(turn_id)
-        .execute(db)
-        .await?;
-    Ok(())
+    .await?;
+    let (asked, before): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.is_asked);
+    let messages = |found: Vec<TurnMessage>| found.into_iter().map(|found| found.message).collect();
+    Ok((messages(asked), messages(before)))
 }
 
 /// What a ticket's reader is shown: the latest messages with content up to a time, oldest first.

@@ -75,20 +75,25 @@ pub struct Row {
 const ROW_COLUMNS: &str = "id, conversation_id, page_id, turn_id, author, agent, text, state, attempts, message_id, \
     error, first_sent_at, created_at, settled_at";
 
-pub async fn insert(db: impl PgExecutor<'_>, row: &NewRow<'_>) -> sqlx::Result<()> {
+/// Queues the parts of replies, in this order.
+pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into outbox (id, conversation_id, page_id, psid, turn_id, epoch, author, agent, text, reply_id)
-         values ($1, $2, $3, $4, $5, $6, case when $7::text is null then 'bot' else 'agent' end, $7, $8, $9)",
+        "insert into outbox (id, conversation_id, page_id, psid, turn_id, reply_id, epoch, author, agent, text)
+         select id, conversation_id, page_id, psid, turn_id, reply_id, epoch,
+                case when agent is null then 'bot' else 'agent' end, agent, text
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[])
+              with ordinality as n (id, conversation_id, page_id, psid, turn_id, reply_id, epoch, agent, text, part)
+         order by part",
     )
-    .bind(row.id)
-    .bind(row.conversation_id)
-    .bind(row.page_id)
-    .bind(row.psid)
-    .bind(row.turn_id)
-    .bind(row.epoch)
-    .bind(row.agent)
-    .bind(row.text)
-    .bind(row.reply_id)
+    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.conversation_id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.page_id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.psid).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.turn_id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.reply_id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.epoch).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.agent).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.text).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())
@@ -190,6 +195,48 @@ pub async fn mark_sent(db: impl PgExecutor<'_>, id: Uuid, message_id: Option<&st
     )
     .bind(id)
     .bind(message_id)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// What the answer to a send tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Confirmation<'a> {
+    pub id: Uuid,
+    pub conversation_id: Uuid,
+    pub claimed_at: DateTime<Utc>,
+    pub message_id: &'a str,
+    pub author: &'a str,
+    /// As it is to stand in the transcript.
+    pub text: &'a str,
+    pub sent_at: DateTime<Utc>,
+}
+
+/// Settles a claimed row as sent and writes it into the transcript, in one statement and without the conversation's lock. False:
+/// nothing was done, because the row is no longer as it was claimed, or Meta's id is another row's.
+///
+/// An erasure is kept out first, as the transcript's reference would do last: one that has begun is waited for, and leaves no row.
+pub async fn confirm(db: impl PgExecutor<'_>, sent: &Confirmation<'_>) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "with kept as materialized (select id from conversations where id = $7 for key share),
+         settled as (
+           update outbox o set state = 'sent', settled_at = now(), error = null, message_id = $3
+           from kept where o.id = $1 and o.conversation_id = kept.id and o.state = 'sending' and o.claimed_at = $2
+             and not exists (select 1 from outbox x where x.page_id = o.page_id and x.message_id = $3)
+           returning o.id, o.conversation_id)
+         insert into messages as m (conversation_id, mid, author, text, sent_at, outbox_id)
+         select s.conversation_id, $3, $4, $5, $6, s.id from settled s
+         on conflict (conversation_id, mid) do update set
+           outbox_id = coalesce(m.outbox_id, excluded.outbox_id), sent_at = least(m.sent_at, excluded.sent_at)",
+    )
+    .bind(sent.id)
+    .bind(sent.claimed_at)
+    .bind(sent.message_id)
+    .bind(sent.author)
+    .bind(sent.text)
+    .bind(sent.sent_at)
+    .bind(sent.conversation_id)
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)

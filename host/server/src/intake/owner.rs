@@ -68,10 +68,7 @@ impl Intake<'_> {
         fail_point::reach(Point::OwnerChanged);
         metrics::counter!("frontdesk_owner_changes_total", "to" => state.to_owned()).increment(1);
         tracing::info!(conversation = %self.conversation.id, state, reason, "the conversation changed its owner");
-        if let Some(fresh) = db::conversations::get(&mut *tx, self.conversation.id).await? {
-            self.conversation = fresh;
-        }
-        Ok(())
+        self.read_again(tx).await
     }
 
     async fn inbox_took(&mut self, tx: &mut PgConnection, at: DateTime<Utc>) -> sqlx::Result<()> {

@@ -5,34 +5,29 @@
 
 use serde_json::Value;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
-use super::column_error;
+use super::{Sealer, column_error};
 use crate::app::App;
 use crate::db;
-use crate::db::inbox::StoredEvent;
+use crate::db::inbox::{Kept, StoredEvent};
 use crate::keys::{Binding, PersonKey};
 
 const PURPOSE: &str = "inbox-event";
 /// Stands for the person's key where an inbox key's id stands otherwise.
 const PERSONS: [u8; 16] = [0; 16];
 
-/// Opens a conversation's events, and seals those anew that are not under the person's key yet. The transaction holds the
-/// conversation's lock. An event that does not open is marked so, and not taken for an empty one.
+/// Opens a conversation's events. The transaction holds the conversation's lock. An event that does not open is marked so, and not
+/// taken for an empty one. Returns what is sealed anew, of those that were not under the person's key: the caller stores it.
 pub async fn open_events(
     app: &App,
     tx: &mut PgConnection,
-    conversation_id: Uuid,
+    sealer: &Sealer,
     events: &mut [StoredEvent],
-) -> sqlx::Result<()> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    let key = app.words.of(tx, conversation_id).await?.key;
-    open(app, tx, &key, events).await
+) -> sqlx::Result<Vec<Kept>> {
+    open(app, tx, &sealer.key, events).await
 }
 
-/// As [`open_events`], for events of a Page's own.
+/// As [`open_events`], for events of a Page's own; what is sealed anew is stored.
 pub async fn open_page_events(
     app: &App,
     tx: &mut PgConnection,
@@ -45,12 +40,20 @@ pub async fn open_page_events(
     let lane = (page_id.to_owned(), String::new());
     let mut keys = app.keys.person_keys(tx, std::slice::from_ref(&lane)).await.map_err(column_error)?;
     let key = keys.remove(&lane).ok_or(sqlx::Error::RowNotFound)?;
-    open(app, tx, &key, events).await
+    let sealed_anew = open(app, tx, &key, events).await?;
+    db::inbox::keep(tx, &sealed_anew).await
 }
 
-async fn open(app: &App, tx: &mut PgConnection, key: &PersonKey, events: &mut [StoredEvent]) -> sqlx::Result<()> {
-    let mut ids = Vec::new();
+async fn open(
+    app: &App,
+    tx: &mut PgConnection,
+    key: &PersonKey,
+    events: &mut [StoredEvent],
+) -> sqlx::Result<Vec<Kept>> {
     let mut sealed_anew = Vec::new();
+    let anew = |id: i64, plain: &[u8]| -> sqlx::Result<Kept> {
+        Ok(Kept { id, sealed: Some(seal(key, id, plain)?), counts: false })
+    };
     for event in events {
         let plain = match event.sealed.take() {
             Some(sealed) => match sealed.split_at_checked(PERSONS.len()) {
@@ -58,8 +61,7 @@ async fn open(app: &App, tx: &mut PgConnection, key: &PersonKey, events: &mut [S
                 Some((id, body)) => {
                     let plain = app.inbox.keys().open(tx, id, &event.page_id, event.psid.as_deref(), body).await?;
                     if let Some(plain) = &plain {
-                        ids.push(event.id);
-                        sealed_anew.push(seal(key, event.id, plain)?);
+                        sealed_anew.push(anew(event.id, plain)?);
                     }
                     plain
                 }
@@ -68,8 +70,7 @@ async fn open(app: &App, tx: &mut PgConnection, key: &PersonKey, events: &mut [S
             None if is_empty(&event.payload) => continue,
             // Stored by an earlier version.
             None => {
-                ids.push(event.id);
-                sealed_anew.push(seal(key, event.id, event.payload.to_string().as_bytes())?);
+                sealed_anew.push(anew(event.id, event.payload.to_string().as_bytes())?);
                 continue;
             }
         };
@@ -78,10 +79,7 @@ async fn open(app: &App, tx: &mut PgConnection, key: &PersonKey, events: &mut [S
             None => event.is_unreadable = true,
         }
     }
-    if !ids.is_empty() {
-        db::inbox::reseal(&mut *tx, &ids, &sealed_anew).await?;
-    }
-    Ok(())
+    Ok(sealed_anew)
 }
 
 const PERSONS_SLICE: &[u8] = &PERSONS;

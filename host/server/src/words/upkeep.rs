@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::{MESSAGE_PAYLOAD, MESSAGE_TEXT, OUTBOX_TEXT, Sealer, TICKET_SUMMARY, column_error, inbox};
 use crate::app::App;
 use crate::db;
+use crate::db::inbox::Kept;
 use crate::db::words::{PlainEvent, PlainText, PlainTicket};
 use crate::keys::{Keys, PersonKey};
 use crate::queue::pause;
@@ -92,14 +93,13 @@ async fn step(app: &App) -> sqlx::Result<usize> {
         let summary = sealed(&sealer, TICKET_SUMMARY, &row.summary)?;
         db::words::seal_ticket(&mut *tx, row.id, &summary, &matters).await?;
     }
-    let mut ids = Vec::with_capacity(events.len());
     let mut sealed_events = Vec::with_capacity(events.len());
     for row in &events {
         let key = key(&row.page_id, row.psid.as_deref().unwrap_or_default())?;
-        ids.push(row.id);
-        sealed_events.push(inbox::seal(key, row.id, row.payload.to_string().as_bytes())?);
+        let sealed = Some(inbox::seal(key, row.id, row.payload.to_string().as_bytes())?);
+        sealed_events.push(Kept { id: row.id, sealed, counts: false });
     }
-    db::inbox::reseal(&mut *tx, &ids, &sealed_events).await?;
+    db::inbox::keep(&mut *tx, &sealed_events).await?;
     tx.commit().await?;
     Ok(messages.len() + rows.len() + tickets.len() + events.len())
 }
