@@ -6,6 +6,7 @@
 //! - **The ticker** is a thread that advances the epoch every [`TICK_MS`]. It holds the engine weakly and ends with it.
 //!   At each tick a running component yields its thread to other tasks, or is interrupted when its time is up.
 //! - **The artefact cache** is the caller's: this crate does no I/O.
+//! - **The function cache** ([`crate::function_cache`]) keeps the code of single functions in memory: other settings, same functions.
 //!
 //! # Invariants
 //! - A store serves one call and is dropped, whatever came of it: after a trap a store is dead anyway, and a fresh
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline};
 
+use crate::function_cache::FunctionCache;
 use crate::host;
 use crate::limits::Limits;
 use crate::state::CallState;
@@ -175,7 +177,9 @@ impl Engine {
         }
         let refused =
             |error: wasmtime::Error| EngineError::Runtime { reason: format!("{error:#}"), max_concurrent_calls };
-        let wasmtime = wasmtime::Engine::new(&config(&options)).map_err(refused)?;
+        let mut config = config(&options);
+        config.enable_incremental_compilation(Arc::new(FunctionCache::default())).map_err(refused)?;
+        let wasmtime = wasmtime::Engine::new(&config).map_err(refused)?;
         let mut linker = Linker::new(&wasmtime);
         host::link(&mut linker).map_err(refused)?;
         start_ticker(&wasmtime)?;

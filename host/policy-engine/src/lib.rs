@@ -27,6 +27,7 @@ pub mod chain;
 pub mod compare;
 pub mod engine;
 pub mod fault;
+mod function_cache;
 pub mod gate;
 pub mod hook;
 pub mod limits;

@@ -97,21 +97,25 @@ pub struct OwnEcho {
 
 /// Marks echoes as read whose send is settled under the same id and stands in the transcript; Meta's time counts there. Returns
 /// the keys of those. Nothing is kept of their content: it is the transcript's.
+///
+/// No row is waited for: a turn that reads such an echo at this moment holds both, in the other order.
 pub async fn settle_own_echoes(db: impl PgExecutor<'_>, echoes: &[OwnEcho]) -> sqlx::Result<Vec<String>> {
     let column = |f: fn(&OwnEcho) -> &str| echoes.iter().map(f).collect::<Vec<&str>>();
     sqlx::query_scalar(
         "with known as materialized (
-           select e.dedupe_key, e.echoed_at, m.id as message
+           select i.id as event, e.echoed_at, m.id as message
            from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
                   as e (dedupe_key, row_id, page_id, psid, mid, echoed_at)
            join outbox o on o.id = e.row_id and o.page_id = e.page_id and o.psid = e.psid
                         and o.state = 'sent' and o.message_id = e.mid
            join messages m on m.conversation_id = o.conversation_id and m.mid = e.mid and m.outbox_id = o.id
-                          and m.deleted_at is null),
+                          and m.deleted_at is null
+           join inbox i on i.dedupe_key = e.dedupe_key and i.state = 'pending'
+           for update of m, i skip locked),
          dated as (
            update messages m set sent_at = k.echoed_at from known k where m.id = k.message and m.sent_at > k.echoed_at)
          update inbox i set state = 'done', done_at = now(), note = 'our own send', payload = '{}', sealed = null
-         from known k where i.dedupe_key = k.dedupe_key and i.state = 'pending'
+         from known k where i.id = k.event
          returning i.dedupe_key",
     )
     .bind(column(|e| &e.dedupe_key))
