@@ -151,9 +151,9 @@ fn best_run<'a>(
             if !fits(run) {
                 break;
             }
-            // What holds for another country or day would be taken for what was asked.
-            if is_elsewhere && run.iter().any(|sentence| topic.is_elsewhere(sentence)) {
-                break;
+            // What holds for another country or day leads up to the answer at most.
+            if is_elsewhere && run.last().is_some_and(|last| topic.is_elsewhere(last)) {
+                continue;
             }
             // "Our prices:" promises what the next line says.
             if run.last().is_some_and(|last| last.trim_end().ends_with(':')) {

@@ -85,10 +85,15 @@ impl Topic {
                 }
             }
         }
+        let is_place = |one: &Wanted| one.concept.is_some() && one.concept == *asked::PLACE;
+        let implies_place = asks.place && !wanted.iter().any(is_place);
+        if implies_place {
+            wanted.push(Wanted { is_new: true, ..Wanted::of(String::new(), String::new(), *asked::PLACE) });
+        }
         mark_generic(&mut wanted);
-        if asks.place && !wanted.iter().any(|one| one.concept.is_some() && one.concept == *asked::PLACE) {
-            let is_generic = wanted.iter().any(|one| !one.is_generic);
-            wanted.push(Wanted { is_generic, is_new: true, ..Wanted::of(String::new(), String::new(), *asked::PLACE) });
+        if implies_place && wanted.iter().any(|one| !one.is_generic && !is_place(one)) {
+            // "Where is the workshop?" is about the workshop; "where do I find you?" about the place alone.
+            wanted.iter_mut().filter(|one| is_place(one)).for_each(|one| one.is_generic = true);
         }
         let said = words(&question).into_iter().collect();
         Self { language: passage.language.clone(), stems, wanted, is_foreign, asks, said }
@@ -140,14 +145,15 @@ impl Topic {
     }
 
     /// Whether the texts hold everything that an answer must not lack; names and numbers in one sentence (with the heading), which
-    /// is an answer of the kind that is asked for. Where a price or a length of time is asked, so are all words that it is of.
+    /// is an answer of the kind that is asked for. Where a price or a length of time is asked and nothing is named, so are all words
+    /// that it is of.
     pub fn holds_essentials(&self, more: &[&str], sentences: &[&str]) -> bool {
         let held = Held::new(&self.stems, more.iter().chain(sentences));
         let essential = || self.wanted.iter().filter(|wanted| wanted.is_essential && !wanted.is_generic);
-        let is_measured = self.asks.duration || self.asks.amount;
-        let is_of_one_sentence =
-            |one: &&Wanted| is_measured || one.concept.is_some_and(is_name) || one.word.chars().any(char::is_numeric);
-        let names = || essential().filter(is_of_one_sentence);
+        let is_named = |one: &Wanted| one.concept.is_some_and(is_name) || one.word.chars().any(char::is_numeric);
+        // Behind a name, "it costs" may stand for what the sentence before has called a parcel.
+        let is_measured = (self.asks.duration || self.asks.amount) && !essential().any(is_named);
+        let names = || essential().filter(|one| is_measured || is_named(one));
         essential().all(|wanted| held.holds(wanted, self.is_foreign))
             && (names().next().is_none()
                 || sentences.iter().any(|sentence| {
