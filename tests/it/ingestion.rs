@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use frontdesk_server::knowledge::{
-    EmbeddingSettings, ExtractError, ExtractionSettings, Hit, IngestError, Knowledge, NewDocument, Outcome,
+    EmbeddingSettings, ExtractError, ExtractionSettings, Extractor, Hit, IngestError, Knowledge, NewDocument, Outcome,
     RetrievalSettings, SearchRequest, Unreadable, embedder,
 };
 use sqlx::PgPool;
@@ -144,6 +144,28 @@ async fn a_host_whose_reader_is_missing_says_so_and_blames_no_file() {
     assert!(matches!(error, ExtractError::NotStarted { .. }) && !error.is_the_files(), "{error:?}");
     // Text needs no reader.
     knowledge.add(named("a.md", "# Shop\n\nWe open at nine.")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_without_room_for_itself_blames_no_file() {
+    // Less than the setting allows: what is left holds the reader, and not the thread that parses.
+    let mut command = tokio::process::Command::new(program());
+    command.args(["extract", "--format", "html", "--memory-mib", "48", "--cpu-seconds", "10"]);
+    command.args(["--pages-max", "10", "--output-bytes-max", "4096"]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"<h1>Shop</h1>").await.unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["outcome"]["Err"]["kind"], "reader_failed", "{report}");
+    let reason: Unreadable = serde_json::from_value(report["outcome"]["Err"].clone()).unwrap();
+    let error = IngestError::Extract { source_name: "fine.html".to_owned(), source: ExtractError::Unreadable(reason) };
+    assert!(!error.is_callers_fault() && error.to_string().contains("try again"), "{error}");
+    // With the room that the settings give it, the same reader reads.
+    Extractor::new(limits()).probe().await.unwrap();
 }
 
 #[tokio::test]

@@ -150,8 +150,14 @@ async fn measure_until_stopped(options: &Options) -> Result<bool> {
 async fn run_command(options: &Options) -> Result<bool> {
     match &options.command {
         Some(Command::Load(options)) => load::run(options).await,
-        Some(Command::Eval(options)) => eval::run(options).await,
-        None => measure_all(options).await,
+        Some(Command::Eval(options)) => {
+            ground::probe_reader().await?;
+            eval::run(options).await
+        }
+        None => {
+            ground::probe_reader().await?;
+            measure_all(options).await
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use frontdesk_server::knowledge::{Embedder, EmbeddingSettings, RetrievalSettings, embedder};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 mod answering;
 mod bm25;
@@ -48,21 +48,30 @@ pub struct Options {
     /// Weight of full text instead of the model's own, to see what it does.
     #[arg(long, value_name = "0..1")]
     lexical_weight: Option<f32>,
-    /// Also write the results as JSON.
+    /// Also write the results as JSON, after each set.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Take what the file of --json holds already instead of measuring it again, as after a stop. What the program has changed
+    /// since is not seen.
+    #[arg(long, requires = "json")]
+    resume: bool,
+    /// Keep vectors in this folder from run to run; they are the most of an evaluation's time.
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
     /// Also write every candidate of every question with its signals, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 }
 
 /// Everything, as `--json` writes it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Report {
     /// Version of this form.
     version: u32,
     /// Id of the embedding model.
     model: String,
+    /// Most questions of a set.
+    questions: u32,
     finding: Vec<finding::Found>,
     answering: Vec<answering::Answered>,
     sorting: Vec<sorting::Sorted>,
@@ -75,40 +84,68 @@ pub async fn run(options: &Options) -> Result<bool> {
     if sets.is_empty() {
         bail!("no data of a known form in {}; see the README for the forms that are known", options.data.display());
     }
-    let model = Arc::new(Remembering::new(load(options.model_dir.as_deref())?));
-    let mut report = Report { version: 1, model: model.model_id().to_owned(), ..Report::default() };
+    let model = Arc::new(Remembering::new(load(options.model_dir.as_deref())?, options.cache.as_deref())?);
+    let mut report = Report::begin(options, model.model_id())?;
     println!("embedding model: {}", report.model);
     let wants = |measure: &str| !options.skip.iter().any(|skipped| skipped == measure);
     if wants("finding") && !sets.finding.is_empty() {
         find(options, &sets, &model, &mut report).await?;
     }
     if wants("answering") && !sets.reading.is_empty() {
-        println!("{}", answering::HEAD);
-        for set in &sets.reading {
-            let answered = answering::measure(set, &model, options).await?;
-            println!("{answered}");
-            report.answering.push(answered);
-        }
-        println!();
+        answer(options, &sets, &model, &mut report).await?;
     }
     if wants("sorting") && !sets.sorting.is_empty() {
         println!("{}", sorting::HEAD);
-        for sorted in sorting::measure(&sets.sorting).await? {
-            println!("{sorted}");
-            report.sorting.push(sorted);
-        }
+        report.sorting = sorting::measure(&sets.sorting).await?;
+        report.sorting.iter().for_each(|sorted| println!("{sorted}"));
         println!();
     }
-    if let Some(file) = &options.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        std::fs::write(file, json).with_context(|| format!("{} could not be written", file.display()))?;
-    }
+    report.keep(options)?;
     let behind: Vec<&str> =
         report.finding.iter().filter(|found| !found.is_level()).map(|found| found.set.as_str()).collect();
     if !behind.is_empty() {
         println!("behind the better baseline on: {}", behind.join(", "));
     }
     Ok(behind.is_empty() && report.answering.iter().all(|answered| answered.invented_said == 0))
+}
+
+impl Report {
+    /// An empty one, or what an earlier run with the same model and as many questions has measured.
+    fn begin(options: &Options, model: &str) -> Result<Self> {
+        let fresh = Self { version: 2, model: model.to_owned(), questions: options.questions, ..Self::default() };
+        let Some(file) = options.json.as_deref().filter(|file| options.resume && file.exists()) else {
+            return Ok(fresh);
+        };
+        let json = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let before: Self =
+            serde_json::from_slice(&json).with_context(|| format!("{} holds no evaluation", file.display()))?;
+        let is_alike =
+            (before.version, &before.model, before.questions) == (fresh.version, &fresh.model, fresh.questions);
+        anyhow::ensure!(is_alike, "{} was measured in another way: leave --resume out", file.display());
+        Ok(before)
+    }
+
+    fn keep(&self, options: &Options) -> Result<()> {
+        let Some(file) = &options.json else { return Ok(()) };
+        let json = serde_json::to_string_pretty(self)?;
+        std::fs::write(file, json).with_context(|| format!("{} could not be written", file.display()))
+    }
+}
+
+async fn answer(options: &Options, sets: &Sets, model: &Arc<Remembering>, report: &mut Report) -> Result<()> {
+    println!("{}", answering::HEAD);
+    for set in &sets.reading {
+        let known = report.answering.iter().position(|answered| answered.set == set.name);
+        let answered = match known.map(|at| report.answering.remove(at)) {
+            Some(before) => before,
+            None => answering::measure(set, model, options).await?,
+        };
+        println!("{answered}");
+        report.answering.push(answered);
+        report.keep(options)?;
+    }
+    println!();
+    Ok(())
 }
 
 async fn find(options: &Options, sets: &Sets, model: &Arc<Remembering>, report: &mut Report) -> Result<()> {
@@ -121,10 +158,15 @@ async fn find(options: &Options, sets: &Sets, model: &Arc<Remembering>, report: 
     println!("{}", finding::HEAD);
     for set in &sets.finding {
         let began = Instant::now();
-        let found = finding::measure(set, model, options, trace.as_mut()).await?;
+        let known = report.finding.iter().position(|found| found.set == set.name);
+        let found = match known.map(|at| report.finding.remove(at)) {
+            Some(before) => before,
+            None => finding::measure(set, model, options, trace.as_mut()).await?,
+        };
         println!("{found}");
         eprintln!("  {} took {:.0} s", set.name, began.elapsed().as_secs_f64());
         report.finding.push(found);
+        report.keep(options)?;
     }
     println!("{}\n", finding::mean(&report.finding));
     Ok(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use frontdesk_server::app::{App, Roles, Server};
+use frontdesk_server::knowledge::{ExtractionSettings, Extractor};
 use frontdesk_server::secrets::Secrets;
 use frontdesk_server::settings::{PageSettings, Settings};
 use secrecy::SecretString;
@@ -147,6 +148,14 @@ impl Host {
         self.stop.cancel();
         self.task.await?
     }
+}
+
+/// Reads a page of a few words, so that a build whose reader does not work under its limits is seen whatever is measured.
+pub async fn probe_reader() -> Result<()> {
+    let program = std::env::current_exe()?.with_file_name("frontdesk");
+    anyhow::ensure!(program.is_file(), "{} is missing: build it beside the benchmark", program.display());
+    let extractor = Extractor::new(ExtractionSettings { program, ..ExtractionSettings::default() });
+    extractor.probe().await.context("this build of frontdesk cannot read files")
 }
 
 /// The chains that the repository ships.

@@ -31,7 +31,6 @@ pub async fn measure(options: &Options) -> Result<Findings> {
     let ground = Ground::new().await?;
     let embedder = embedder(&EmbeddingSettings::default())?;
     let program = std::env::current_exe()?.with_file_name("frontdesk");
-    anyhow::ensure!(program.is_file(), "{} is missing: build it beside the benchmark", program.display());
     let knowledge = Knowledge::new(ground.pool.clone(), Arc::clone(&embedder), RetrievalSettings::default())?
         .with_extraction(ExtractionSettings { program, ..ExtractionSettings::default() })?;
     knowledge.prepare().await?;

@@ -14,7 +14,7 @@ use frontdesk_server::answer::{
 };
 use frontdesk_server::knowledge::terms::fold;
 use frontdesk_server::knowledge::{Embedder, Knowledge};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::cache::Remembering;
 use super::finding::{fill, request};
@@ -29,7 +29,7 @@ pub const HEAD: &str = "\
 const QUESTIONS_MAX: usize = 200;
 const HITS: usize = 6;
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answered {
     pub set: String,
     pub answerable: usize,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use chrono::Utc;
 use frontdesk_server::knowledge::{Embedder, Format, Hit, Knowledge, NewDocument, Purpose, SearchRequest};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::bm25::Bm25;
@@ -30,14 +30,14 @@ const TRACED: usize = 50;
 const LEVEL: f64 = 1e-9;
 
 /// Figures of one way of searching.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     pub recall_at_1: f64,
     pub recall_at_5: f64,
     pub mrr_at_10: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     pub set: String,
     pub questions: usize,

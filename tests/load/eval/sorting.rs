@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use frontdesk_policy_engine::types::{Author, Customer, LocalTime, Message, MessageSource, Page, Route, Turn, Weekday};
 use frontdesk_policy_engine::{CallContext, Engine, EngineOptions};
 use frontdesk_server::knowledge::detect_language;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::sets::SortingSet;
 use super::share;
@@ -15,7 +15,7 @@ pub const HEAD: &str = "\
 | set | messages | spam | spam precision | spam recall | asking for a person | recall | others sent to a person |
 |---|---:|---:|---:|---:|---:|---:|---:|";
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sorted {
     pub set: String,
     pub messages: usize,

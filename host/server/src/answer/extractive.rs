@@ -50,7 +50,9 @@ const CLEAR_ABOUT_MIN: f32 = 0.75;
 /// The same for an entry of a FAQ, whose question says more than a heading.
 const CLEAR_ENTRY_ABOUT_MIN: f32 = 0.5;
 /// Passages that fit less than this are not looked at.
-const SCORE_MIN: f32 = 0.15;
+const SCORE_MIN: f32 = 0.05;
+/// How well a passage fits by its words alone when they hold everything that was asked, in the heading or curated question too.
+const FIT_BY_WORDS: f32 = 0.5;
 /// What a heading adds that asks in the question's own words.
 const ECHO: f32 = 0.3;
 /// What a quotation that denies loses when the question does not.
@@ -58,7 +60,7 @@ const DENIAL: f32 = 0.25;
 /// What a quotation in another language than the question's loses: it is better than none, and no more.
 const FOREIGN: f32 = 0.25;
 /// Passages that are looked at; the others fit worse than all of these.
-const PASSAGES_MAX: usize = 5;
+const PASSAGES_MAX: usize = 8;
 const MODEL: &str = "extractive";
 
 /// See the module's documentation.

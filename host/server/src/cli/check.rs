@@ -6,6 +6,7 @@ use reqwest::Url;
 
 use super::{Config, Failure, Outcome, say};
 use crate::keys::{KEYS_FILE, KeyError, KeyRing};
+use crate::knowledge::Extractor;
 use crate::secrets::{self, Secrets};
 use crate::settings::Settings;
 
@@ -26,6 +27,7 @@ fn problems(settings: &Settings) -> Vec<String> {
     }
     keys(settings, &mut problems);
     engines(settings, &mut problems);
+    problems.extend(reader(settings));
     let chains: std::collections::BTreeSet<&str> = settings.pages.iter().map(|page| page.chain.as_str()).collect();
     for chain in chains {
         let path = settings.policies.dir.join(chain).join("chain.toml");
@@ -59,6 +61,17 @@ fn keys(settings: &Settings, problems: &mut Vec<String>) {
         Err(_) => None,
     };
     problems.extend(found.map(|error| error.to_string()));
+}
+
+/// Files that need a parser are read by a process of their own, which must be able to start and to work under its limits.
+fn reader(settings: &Settings) -> Option<String> {
+    let probe = Extractor::new(settings.extraction.clone());
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Some(format!("the runtime cannot be started: {error}")),
+    };
+    let error = runtime.block_on(probe.probe()).err()?;
+    Some(format!("files other than text could not be read here: {error}"))
 }
 
 /// Without addresses of one's own, the programs of the embedded engines must be there.

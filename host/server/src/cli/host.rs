@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal;
 use std::process;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, Failure, Outcome};
-use crate::app::{Roles, Server};
+use crate::app::{App, Roles, Server};
 use crate::secrets::Secrets;
 
 /// What is logged unless FRONTDESK_LOG or RUST_LOG says otherwise.
@@ -54,6 +55,7 @@ pub async fn run(config: &Config, serve: bool, work: bool) -> Outcome {
     };
     let (address, replica) = (server.address, server.app.replica.clone());
     tracing::info!(%address, replica, serve, work, version = env!("CARGO_PKG_VERSION"), "Frontdesk runs");
+    tokio::spawn(probe_reader(Arc::clone(&server.app)));
     let stopper = server.stopper();
     tokio::spawn(async move {
         stop.cancelled().await;
@@ -62,6 +64,13 @@ pub async fn run(config: &Config, serve: bool, work: bool) -> Outcome {
     server.run_until_stopped().await.map_err(|error| Failure::failed(format!("{error:#}")))?;
     tracing::info!(replica, "Frontdesk has stopped");
     Ok(())
+}
+
+/// Says at once what would else be found with somebody's first PDF.
+async fn probe_reader(app: Arc<App>) {
+    if let Err(error) = app.knowledge.probe_reader().await {
+        tracing::error!(%error, "files other than text cannot be read here: see [extraction] of the settings");
+    }
 }
 
 struct Signals {

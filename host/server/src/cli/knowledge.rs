@@ -357,7 +357,7 @@ fn why(why: &Value) -> String {
         text.push_str(&format!(" - like a better hit {:.2}", number("near_duplicate")));
     }
     if why["foreign"].as_bool().unwrap_or_default() {
-        text.push_str(" (another language: words do not count)");
+        text.push_str(" (another language: its words count half)");
     }
     text
 }

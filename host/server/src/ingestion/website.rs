@@ -13,6 +13,8 @@
 
 mod basket;
 mod fetch;
+mod listing;
+mod page;
 mod reading;
 mod robots;
 mod sitemap;
@@ -23,7 +25,6 @@ use std::time::Duration;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use url::Url;
@@ -31,14 +32,11 @@ use uuid::Uuid;
 
 use super::WebsiteParams;
 use crate::db;
-use crate::db::jobs::{Open, Taken, Visited};
+use crate::db::jobs::{Taken, Visited};
 use crate::golden::Goldens;
-use crate::knowledge::{IngestError, NewDocument, Progress, Stage};
+use crate::knowledge::{IngestError, Progress, Stage};
 use basket::{Basket, Change, Changed, Scope};
-use fetch::{Answer, Conditions, FetchError, Fetcher, Page};
-use reading::{decoded, format_of, wishes_no_index};
-use robots::{ROBOTS_BYTES_MAX, Robots};
-use sitemap::SITEMAP_BYTES_MAX;
+use fetch::{FetchError, Fetcher};
 
 /// Our name in robots.txt.
 const AGENT: &str = "frontdesk";
@@ -304,178 +302,6 @@ impl<'a> Visit<'a> {
 
     fn pages_max(&self) -> u32 {
         self.params.pages_max.unwrap_or(u32::MAX).min(self.settings.pages_max)
-    }
-
-    /// Absent: everything may be read. Not to be had: nothing (RFC 9309, section 2.3.1).
-    async fn robots(&self) -> Result<Robots, SiteError> {
-        let Ok(url) = self.start.join("/robots.txt") else { return Ok(Robots::default()) };
-        match self.fetcher.get(&url, Conditions::default(), ROBOTS_BYTES_MAX).await {
-            Ok(Answer::Page(page)) => Ok(Robots::parse(&String::from_utf8_lossy(&page.bytes), AGENT)),
-            Ok(Answer::Gone | Answer::NotModified) => Ok(Robots::default()),
-            Err(FetchError::Status { status, .. }) if (400..500).contains(&status) && status != 429 => {
-                Ok(Robots::default())
-            }
-            Err(error @ FetchError::Private { .. }) => Err(error.into()),
-            Err(error) if error.is_the_servers() => Err(error.into()),
-            // Too large, or leading elsewhere: the site does not say what may be read.
-            Err(_) => Ok(Robots::nothing()),
-        }
-    }
-
-    /// Where the visit begins; a successor finds it noted already. Gives the sitemap without which there is nothing to visit.
-    async fn seed(&self, robots: &Robots) -> Result<String, SiteError> {
-        let path = self.start.path().to_ascii_lowercase();
-        let is_sitemap = [".xml", ".xml.gz", ".txt", ".gz"].iter().any(|ending| path.ends_with(ending));
-        let named: Vec<Url> = robots.sitemaps.iter().filter_map(|address| self.start.join(address).ok()).collect();
-        let mut first: Vec<String> = match (is_sitemap, named.is_empty()) {
-            (true, _) => vec![self.start.to_string()],
-            (false, false) => {
-                named.into_iter().filter(|url| self.fetcher.site().holds(url)).map(String::from).collect()
-            }
-            (false, true) => Vec::new(),
-        };
-        if first.is_empty() {
-            first.extend(self.start.join("/sitemap.xml").map(String::from));
-        }
-        db::jobs::add_urls(self.pool, self.job.id, "sitemap", 0, &first).await?;
-        Ok(match first.len() {
-            1 => first.remove(0),
-            _ => String::new(),
-        })
-    }
-
-    /// Notes what a sitemap lists. One that cannot be read ends the job when nothing else lists pages.
-    async fn sitemap(&self, open: &Open, robots: &Robots, is_only: bool) -> Result<Outcome, SiteError> {
-        let read = self.read_sitemap(open, robots).await;
-        match read {
-            Err(error) if is_only => Err(error),
-            Err(SiteError::Database { source }) => Err(SiteError::Database { source }),
-            Err(error) => Ok(Outcome { word: "failed", note: Some(error.to_string()), ..Outcome::default() }),
-            Ok(outcome) => Ok(outcome),
-        }
-    }
-
-    async fn read_sitemap(&self, open: &Open, robots: &Robots) -> Result<Outcome, SiteError> {
-        let no_sitemap = |reason: String| SiteError::NoSitemap { url: open.url.clone(), reason };
-        let url = Url::parse(&open.url).map_err(|error| no_sitemap(error.to_string()))?;
-        // A sitemap that robots.txt itself names may be read whatever its rules say.
-        if !robots.allows(&path_of(&url)) && !robots.sitemaps.contains(&open.url) {
-            return Err(SiteError::Disallowed { url: open.url.clone() });
-        }
-        let page = match self.fetcher.get(&url, Conditions::default(), SITEMAP_BYTES_MAX).await? {
-            Answer::Page(page) => page,
-            Answer::Gone | Answer::NotModified => return Err(no_sitemap("it is not there".to_owned())),
-        };
-        let bytes = page.bytes.len() as u64;
-        let parsed = tokio::task::spawn_blocking(move || sitemap::read(&page.bytes)).await;
-        let listed =
-            parsed.map_err(|error| no_sitemap(error.to_string()))?.map_err(|error| no_sitemap(error.to_string()))?;
-        let own = |addresses: Vec<String>| -> Vec<String> {
-            let urls = addresses.iter().filter_map(|address| Url::parse(address).ok());
-            let mut urls: Vec<Url> = urls.filter(|url| self.fetcher.site().holds(url)).collect();
-            urls.iter_mut().for_each(|url| url.set_fragment(None));
-            urls.into_iter().map(String::from).collect()
-        };
-        let counts = db::jobs::counts(self.pool, self.job.id).await?;
-        let room = |max: i64, has: i64| usize::try_from(max - has).unwrap_or_default();
-        let all = listed.pages.len() + listed.sitemaps.len();
-        let (mut pages, mut sitemaps) = (own(listed.pages), own(listed.sitemaps));
-        let elsewhere = all - pages.len() - sitemaps.len();
-        // One more than is read, so that the limit is seen to be reached.
-        pages.truncate(room(i64::from(self.pages_max()) + 1, counts.pages));
-        sitemaps.truncate(room(SITEMAPS_MAX, counts.sitemaps));
-        let depth = open.depth + 1;
-        if depth > i32::from(self.settings.sitemap_depth_max) {
-            sitemaps.clear();
-        }
-        let added = db::jobs::add_urls(self.pool, self.job.id, "page", depth, &pages).await?
-            + db::jobs::add_urls(self.pool, self.job.id, "sitemap", depth, &sitemaps).await?;
-        let note = format!("{all} addresses, {added} new, {elsewhere} of other sites");
-        Ok(Outcome { word: "read", note: Some(note), bytes, ..Outcome::default() })
-    }
-
-    async fn page(&self, address: &str, robots: &Robots) -> Result<Step, SiteError> {
-        let Ok(url) = Url::parse(address) else { return Ok(Outcome::skipped("it is no address").into()) };
-        if !robots.allows(&path_of(&url)) {
-            return Ok(Outcome::skipped("robots.txt does not allow it").into());
-        }
-        let page_id = self.job.page_id.as_deref();
-        let earlier = db::jobs::earlier(self.pool, page_id, address).await?;
-        let conditions = earlier.as_ref().map_or(Conditions::default(), |earlier| Conditions {
-            etag: earlier.etag.as_deref(),
-            last_modified: earlier.last_modified.as_deref(),
-        });
-        let page = match self.fetcher.get(&url, conditions, self.settings.page_bytes_max).await {
-            Ok(Answer::Page(page)) => page,
-            Ok(Answer::NotModified) => {
-                let document_id = earlier.map(|earlier| earlier.document_id);
-                return Ok(Outcome { document_id, ..Outcome::of("not-modified") }.into());
-            }
-            Ok(Answer::Gone) => {
-                let Some(earlier) = earlier else { return Ok(Outcome::skipped("it is not there").into()) };
-                return Ok(Step::Fetched(Box::new(basket::Fetched {
-                    address: address.to_owned(),
-                    change: Change::Delete(earlier.document_id),
-                    bytes: 0,
-                    body_sha256: String::new(),
-                    etag: None,
-                    last_modified: None,
-                })));
-            }
-            Err(error) => {
-                return Ok(Outcome { word: "failed", note: Some(error.to_string()), ..Outcome::default() }.into());
-            }
-        };
-        if page.url != url && !robots.allows(&path_of(&page.url)) {
-            return Ok(Outcome::skipped("robots.txt does not allow where it leads").into());
-        }
-        self.take(address, *page, earlier.map(|earlier| (earlier.document_id, earlier.body_sha256))).await
-    }
-
-    /// Makes a page a document to be taken in, unless it is the same as before.
-    async fn take(&self, address: &str, page: Page, earlier: Option<(Uuid, String)>) -> Result<Step, SiteError> {
-        let bytes = page.bytes.len() as u64;
-        if page.is_noindex || wishes_no_index(&page) {
-            return Ok(Outcome { bytes, ..Outcome::skipped("it asks not to be indexed") }.into());
-        }
-        let Some(format) = format_of(&page) else {
-            let note = format!("nothing is read of {:?}", page.content_type);
-            return Ok(Outcome { bytes, ..Outcome::skipped(note) }.into());
-        };
-        let document = NewDocument {
-            page_id: self.job.page_id.clone(),
-            source: address.to_owned(),
-            format: Some(format),
-            bytes: decoded(&page, format),
-            language: self.params.language.clone(),
-            labels: self.params.labels.clone(),
-            ..NewDocument::default()
-        };
-        let fetched = basket::Fetched {
-            address: address.to_owned(),
-            change: Change::Take(Box::new(document)),
-            bytes,
-            body_sha256: hex::encode(Sha256::digest(&page.bytes)),
-            etag: page.etag,
-            last_modified: page.last_modified,
-        };
-        if let Some((document_id, _)) = earlier.filter(|(_, before)| *before == fetched.body_sha256) {
-            self.note(&fetched, document_id).await?;
-            return Ok(Outcome { document_id: Some(document_id), bytes, ..Outcome::of("unchanged") }.into());
-        }
-        Ok(Step::Fetched(Box::new(fetched)))
-    }
-
-    async fn note(&self, page: &basket::Fetched, document_id: Uuid) -> Result<(), SiteError> {
-        let site = self.start.origin().ascii_serialization();
-        let fetched = db::jobs::Fetched {
-            site: &site,
-            url: &page.address,
-            etag: page.etag.as_deref(),
-            last_modified: page.last_modified.as_deref(),
-            body_sha256: &page.body_sha256,
-        };
-        Ok(db::jobs::set_fetched(self.pool, document_id, &fetched).await?)
     }
 
     /// Deletes documents of pages that the sitemaps do not list any more, but for those that golden questions need.

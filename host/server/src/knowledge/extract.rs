@@ -9,7 +9,8 @@
 //!   descriptors, and as root it becomes `nobody`. Its environment is empty; it knows no secret and no address.
 //! - The parent bounds what the child cannot: time on the clock, bytes of output, and how many children there are at once.
 //!   A child that exceeds them is killed; so is one whose parent dies or gives up.
-//! - Whatever the child does, the parent gets either Markdown or an [`ExtractError`] that says what is wrong with the file.
+//! - Whatever the child does, the parent gets either Markdown or an [`ExtractError`] that says what is wrong: with the file, or
+//!   with the reader ([`ExtractError::is_the_files`]). What the reader lacked may be there the next time.
 
 pub mod child;
 mod formats;
@@ -70,6 +71,18 @@ pub enum Unreadable {
     Damaged { reason: String },
     #[error("the process that reads files could not be limited: {reason}")]
     NotLimited { reason: String },
+    #[error(
+        "the process that reads files lacked what it needs itself: {reason}; the file is not to blame: try again, and if it stays so give \
+         extraction.memory_mib more"
+    )]
+    ReaderFailed { reason: String },
+}
+
+impl Unreadable {
+    /// Whether the file is to blame, and not what reads it.
+    pub fn is_the_files(&self) -> bool {
+        !matches!(self, Self::NotLimited { .. } | Self::ReaderFailed { .. })
+    }
 }
 
 /// Why a file could not be read.
@@ -97,8 +110,9 @@ impl ExtractError {
     /// Whether the uploader can mend it.
     pub fn is_the_files(&self) -> bool {
         match self {
-            Self::Unreadable(Unreadable::NotLimited { .. }) | Self::NotStarted { .. } | Self::NotUnderstood => false,
-            Self::Unreadable(_) | Self::TimedOut { .. } | Self::Crashed { .. } => true,
+            Self::Unreadable(reason) => reason.is_the_files(),
+            Self::NotStarted { .. } | Self::NotUnderstood => false,
+            Self::TimedOut { .. } | Self::Crashed { .. } => true,
         }
     }
 }
@@ -121,6 +135,13 @@ impl Extractor {
         };
         let slots = Arc::new(Semaphore::new(settings.at_once));
         Self { program, settings, slots }
+    }
+
+    /// Reads a page of a few words: whether this program, on this machine, under these limits, reads anything at all.
+    pub async fn probe(&self) -> Result<(), ExtractError> {
+        const PAGE: &[u8] = b"<html><body><h1>Shop</h1><p>We open at nine.</p></body></html>";
+        let extracted = self.extract(Format::Html, PAGE).await?;
+        if extracted.markdown.contains("We open at nine.") { Ok(()) } else { Err(ExtractError::NotUnderstood) }
     }
 
     /// The Markdown of a file. Waits for its turn when many are read already.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::archive::Kept;
 use super::document::{Format, NewDocument, Parsed, Unit, check, parse};
-use super::extract::Extracted;
+use super::extract::{ExtractError, Extracted};
 use super::redact::{Originals, Redaction};
 use super::{EmbedError, Embedder, IngestError, Knowledge, KnowledgeError, Purpose, language, terms};
 use crate::db::documents::{self, Known, NewVersion};
@@ -184,6 +184,11 @@ impl Knowledge {
         checked_language(document.language.as_deref())?;
         let checked = tokio::task::spawn_blocking(move || check(&document).map(|_| document)).await;
         checked.map_err(|error| IngestError::Interrupted { reason: error.to_string() })?
+    }
+
+    /// Whether files of formats that need a reader can be read here at all.
+    pub async fn probe_reader(&self) -> Result<(), ExtractError> {
+        self.extractor.probe().await
     }
 
     async fn extracted(&self, format: Format, document: &NewDocument) -> Result<Option<Extracted>, IngestError> {

@@ -92,6 +92,11 @@ pub(super) fn ts_config(code: Option<&str>) -> &'static str {
 }
 
 /// Whether words stand apart in a language's writing. Where they do not, full text compares whole phrases, which tells nothing.
+/// The language of a text search configuration; `None` for `simple`, which serves several.
+pub(super) fn of_ts_config(ts_config: &str) -> Option<&'static str> {
+    LANGUAGES.iter().find(|language| language.ts_config == ts_config && ts_config != "simple").map(|known| known.code)
+}
+
 pub(super) fn separates_words(code: Option<&str>) -> bool {
     !matches!(code, Some("ja" | "th" | "zh"))
 }

@@ -4,11 +4,12 @@
 //! 1. A curated question with the same folded words comes first (score 1).
 //! 2. The others by a weighted sum of two z-scores over all candidates: cosine similarity, and words. Words are coverage
 //!    (which knows how rare a word is); where the embedder knows nothing but words itself, the mean of it and `ts_rank`
-//!    (which knows where a word stands). Their weight is the embedder's or the setting's, and 0 for a passage whose language
-//!    is surely not the question's, or is written without spaces. `cargo xtask eval` measures what the weight does: with a
-//!    model, up to 0.2 is better than nearness alone where questions share words with their passages and no worse elsewhere;
-//!    0.3 and more begins to hurt.
-//! 3. Near-duplicates of better hits move down by `diversity` times their word overlap.
+//!    (which knows where a word stands). Their weight is the embedder's or the setting's, half of it for a passage whose language
+//!    is surely not the question's (what is written alike in two languages are names and numbers), and 0 for one that is written
+//!    without spaces. `cargo xtask eval` measures what the weight does: with a model, up to 0.2 is better than nearness alone
+//!    where questions share words with their passages and no worse elsewhere; 0.3 and more begins to hurt.
+//! 3. Near-duplicates of better hits move down by `diversity` times their word overlap, and so does the neighbour of a better
+//!    piece of a text that was cut for its length: one of them stands for both.
 //!
 //! Equal ranks are ordered by source and position, so the same data gives the same order everywhere.
 //!
@@ -16,7 +17,8 @@
 //! `coverage` is the share of the question's information that the passage's words carry: each lexeme weighs
 //! `ln(1 + (N + 0.5) / (df + 0.5))`, so a word that no passage has weighs most, and a question about something that the
 //! knowledge does not hold covers badly however many everyday words match. It is taken of the whole text and of the
-//! sentences that ask, whichever covers better, and dampened by `m / (m + 0.5)` for a matched weight `m`, because one
+//! sentences that ask, whichever covers better (a word counts as carried by another name of the same thing, such as "bicycle" for
+//! "bike"), and dampened by `m / (m + 0.5)` for a matched weight `m`, because one
 //! everyday word is little evidence. `score = w * coverage + (1 - w) * fit(cosine)`, `w` and `fit` by the embedder's
 //! [`Calibration`](super::Calibration); across languages `w` is 0 where the embedder understands meaning.
 
@@ -111,9 +113,9 @@ pub struct Why {
     pub vector: f32,
     /// Of the share of the question's information that the passage's words carry.
     pub words: f32,
-    /// Weight of words for this passage: 0 when its language is surely not the question's, or is written without spaces.
+    /// Weight of words for this passage: half when its language is surely not the question's, 0 when it is written without spaces.
     pub weight: f32,
-    /// What likeness to better hits took away.
+    /// What likeness to better hits, or being a piece of the same text, took away.
     pub near_duplicate: f32,
     /// Its language is surely not the question's.
     pub foreign: bool,
@@ -143,7 +145,8 @@ impl Knowledge {
         let embedder = serving.embedder.as_ref();
         let (vector, mut connection) =
             tokio::try_join!(self.query_vector(embedder, &query), async { Ok(self.pool.acquire().await?) })?;
-        let words = Words::new(db::query_lexemes(&mut connection, page_id, &topic, &focus).await?);
+        let names = other_names(&topic);
+        let words = Words::new(db::query_lexemes(&mut connection, page_id, &topic, &focus, &names).await?);
         let rows = db::candidates(
             &mut connection,
             &Candidates {
@@ -197,6 +200,13 @@ impl Knowledge {
         let vector = super::ingest::checked(embedder, vectors, 1)?.into_iter().next();
         Ok(vector.filter(|vector| vector.iter().any(|x| *x != 0.0)).map(Vector::from))
     }
+}
+
+/// What the things of a question are called besides, by text search configuration.
+fn other_names(text: &str) -> Vec<(&'static str, String)> {
+    let pairs = terms::languages_with_concepts().map(|code| (code, terms::other_names(text, code)));
+    let named = pairs.filter(|(_, names)| !names.is_empty());
+    named.map(|(code, names)| (language::ts_config(Some(code)), names.join(" "))).collect()
 }
 
 /// The text without words that carry no topic; the text itself when nothing else is in it.

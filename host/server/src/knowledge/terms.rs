@@ -52,6 +52,41 @@ static CONCEPTS: LazyLock<HashMap<&'static str, HashMap<String, u16>>> = LazyLoc
     concepts
 });
 
+/// The words of each concept as they stand in the lists, by language.
+static NAMED_ALIKE: LazyLock<HashMap<&'static str, HashMap<u16, Vec<&'static str>>>> = LazyLock::new(|| {
+    let mut named: HashMap<&'static str, HashMap<u16, Vec<&'static str>>> = HashMap::new();
+    let mut number = 0;
+    for line in CONCEPT_LINES.lines().filter(|line| !line.starts_with('#')) {
+        match line.split_once(':') {
+            None => number += 1,
+            Some((code, words)) => {
+                named.entry(code).or_default().entry(number).or_default().extend(words.split_whitespace());
+            }
+        }
+    }
+    named
+});
+
+/// Languages whose concepts are known.
+pub(super) fn languages_with_concepts() -> impl Iterator<Item = &'static str> {
+    NAMED_ALIKE.keys().copied()
+}
+
+/// What else the things of a text are called in its language: "bicycle, bicycles" for "bikes". Weekdays and countries have no
+/// other names.
+pub(super) fn other_names(text: &str, language: &str) -> Vec<&'static str> {
+    let Some(named) = NAMED_ALIKE.get(language) else { return Vec::new() };
+    let stems = Stems::new(Some(language));
+    let mut seen = HashSet::new();
+    let concepts = stems.all(text).into_iter().filter_map(|stem| stems.concept(&stem));
+    concepts
+        .filter(|concept| seen.insert(*concept))
+        .filter_map(|concept| named.get(&concept))
+        .flatten()
+        .copied()
+        .collect()
+}
+
 /// Whether a concept is a weekday or a country: one of them is never meant by another.
 pub fn is_name(concept: u16) -> bool {
     concept >= *NAMES_FROM
@@ -229,6 +264,14 @@ mod tests {
         assert!(concept("nl", "Duitsland").is_some_and(is_name) && !shipping.is_some_and(is_name));
         // The same letters mean something else in another language.
         assert_ne!(concept("fr", "location"), concept("en", "location"));
+    }
+
+    #[test]
+    fn things_have_other_names_in_their_language() {
+        let names = other_names("Do you have kids bikes?", "en");
+        assert!(names.contains(&"bicycles") && names.contains(&"children") && !names.contains(&"price"), "{names:?}");
+        assert!(other_names("do you ship to Austria", "en").iter().all(|name| *name != "austria"));
+        assert!(other_names("saddle", "en").is_empty() && other_names("bikes", "ja").is_empty());
     }
 
     #[test]

@@ -13,9 +13,11 @@ use crate::answer::evidence::number_word;
 use crate::knowledge::terms::{Stems, fold, is_filler, words};
 
 /// Ways of asking, folded.
-const WHERE: &[&str] = &["where", "wo", "donde", "ou", "dove", "onde", "waar"];
+const WHERE: &[&str] = &["where", "wheres", "wo", "donde", "ou", "dove", "onde", "waar"];
 const HOW_LONG: &[&str] = &[
     "lange",
+    "wielange",
+    "lang",
     "dauert",
     "dauern",
     "lieferzeit",
@@ -59,11 +61,31 @@ impl Kinds {
             duration: pair("how", &["long"])
                 || pair("how", &["fast", "quickly", "soon"])
                 || pair("much", &["time"])
+                || names_a_time(&asked)
                 || time
                 || asks(HOW_LONG),
-            amount: costs || asks(EXPENSIVE) || pair("much", &["is", "are", "for"]),
+            amount: costs
+                || asks(EXPENSIVE)
+                || pair("much", &["is", "are", "for", "to"])
+                || how_much_is_charged(&asked),
         }
     }
+}
+
+/// "Delivery time", "waiting time": a length of time by its name. "What time", "this time" and "next time" are none.
+fn names_a_time(asked: &[String]) -> bool {
+    let names = |pair: &[String]| matches!(pair, [thing, time] if matches!(time.as_str(), "time" | "times") && !is_filler(thing, Some("en")) && !NO_LENGTHS.contains(&thing.as_str()));
+    asked.windows(2).any(names)
+}
+
+const NO_LENGTHS: &[&str] =
+    &["next", "last", "first", "second", "third", "opening", "closing", "every", "each", "same"];
+
+/// "How much do you charge for it?"
+fn how_much_is_charged(asked: &[String]) -> bool {
+    const CHARGING: &[&str] = &["charge", "charged", "pay", "spend"];
+    asked.windows(2).any(|pair| matches!(pair, [how, much] if how == "how" && much == "much"))
+        && asked.iter().any(|word| CHARGING.contains(&word.as_str()))
 }
 
 static COST: LazyLock<Option<u16>> = LazyLock::new(|| english("price"));
@@ -203,7 +225,7 @@ const TIMES: &[&str] = &[
 /// Currencies, and ways to say that something costs nothing, folded.
 const SUMS: &[&str] = &[
     "eur", "euro", "euros", "usd", "dollar", "dollars", "chf", "franc", "francs", "franken", "pound", "pounds", "gbp",
-    "cent", "cents", "percent", "prozent", "yen", "rupees", "pesos", "reais", "kronor", "kroner", "zloty", "lira",
+    "cent", "cents", "yen", "rupees", "pesos", "reais", "kronor", "kroner", "zloty", "lira",
 ];
 const FREE: &[&str] = &[
     "free",
@@ -218,11 +240,6 @@ const FREE: &[&str] = &[
     "gratuita",
     "gratuitos",
     "gratuitas",
-    "included",
-    "inbegriffen",
-    "incluido",
-    "compris",
-    "incluso",
 ];
 
 pub(super) fn has_number(text: &str) -> bool {
@@ -248,10 +265,34 @@ pub(super) fn has_amount(text: &str, stems: &Stems) -> bool {
 pub(super) fn has_sum(text: &str, stems: &Stems) -> bool {
     let words = words(text);
     let names_money = || words.iter().any(|word| SUMS.contains(&word.as_str()));
-    let is_sign = |c: char| matches!(c, '€' | '$' | '£' | '¥' | '₹' | '₺' | '₽' | '₩' | '%');
+    let is_sign = |c: char| matches!(c, '€' | '$' | '£' | '¥' | '₹' | '₺' | '₽' | '₩');
     let speaks_of_costs = || words.iter().any(|word| is_cost(stems.concept(&stems.stem(word))));
     let knows_units = stems.language().is_none_or(is_known);
-    has_number(text) && (names_money() || text.contains(is_sign) || speaks_of_costs() || !knows_units)
+    has_number(text)
+        && (names_money()
+            || text.contains(is_sign)
+            || (speaks_of_costs() && has_bare_number(text, stems))
+            || !knows_units)
+}
+
+/// Whether a number stands alone: "the price is 25" names a sum, "40 percent off the price within three years" does not.
+fn has_bare_number(text: &str, stems: &Stems) -> bool {
+    let is_number = |word: &str| word.chars().any(char::is_numeric) || number_word(word).is_some();
+    text.split(['.', ',', ';', ':', '(', ')']).any(|part| {
+        // A percentage is a share of a price.
+        let words = words(&part.replace('%', " percent"));
+        words.iter().enumerate().any(|(at, word)| {
+            is_number(word) && words.get(at + 1).is_none_or(|next| is_number(next) || is_filler(next, stems.language()))
+        })
+    })
+}
+
+/// What may be done with a thing besides buying it, each at its own price.
+static DEALINGS: LazyLock<Vec<Option<u16>>> =
+    LazyLock::new(|| ["rent", "return", "refund", "repair", "cancel", "warranty", "discount"].map(english).to_vec());
+
+pub(super) fn is_dealing(concept: Option<u16>) -> bool {
+    concept.is_some() && DEALINGS.contains(&concept)
 }
 
 /// Languages whose units and function words stand here.
@@ -407,6 +448,9 @@ mod tests {
             ("How long does shipping take?", "en", (false, true, false)),
             ("How much is the Flaneur?", "en", (false, false, true)),
             ("How much does the bike weigh?", "en", (false, false, false)),
+            ("How much do you charge for a repair?", "en", (false, false, true)),
+            ("delivery time for a bike", "en", (false, true, false)),
+            ("what time do you close", "en", (false, false, false)),
             ("Wie lange dauert der Versand?", "de", (false, true, false)),
             ("Was kostet das?", "de", (false, false, true)),
             ("¿Cuánto tiempo tarda el envío?", "es", (false, true, false)),
@@ -429,6 +473,7 @@ mod tests {
             ("The price is 25.", false, true),
             ("Returns are free.", false, true),
             ("The wheels have 20 inches.", false, false),
+            ("You get a new one at 40 percent off the price.", false, false),
         ] {
             assert_eq!((has_duration(text, Some("en")), has_amount(text, &english)), (duration, amount), "{text}");
         }

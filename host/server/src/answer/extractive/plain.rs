@@ -1,7 +1,7 @@
 //! A quotation as Messenger can show it: without Markdown's marks, tables as lines.
 
-use super::MODEL;
 use super::quoting::Quotation;
+use super::{FIT_BY_WORDS, MODEL};
 use crate::answer::evidence::confidence;
 use crate::answer::{CitedSentence, Drafted, Evidence};
 
@@ -27,7 +27,9 @@ pub(super) fn drafted(quotation: &Quotation<'_>) -> Drafted {
         })
         .collect();
     let count = u32::try_from(sentences.len()).unwrap_or(u32::MAX);
-    let evidence = Evidence { sentences: count, supported: count, best_score: passage.score, confidence: 0.0 };
+    // A short question fits badly by nearness, and is answered all the same by a passage that is about just this.
+    let best_score = passage.score.max(FIT_BY_WORDS * quotation.coverage * quotation.about);
+    let evidence = Evidence { sentences: count, supported: count, best_score, confidence: 0.0 };
     let supports = vec![1.0; sentences.len()];
     let evidence = Evidence { confidence: confidence(&evidence, &supports), ..evidence };
     // A FAQ's answer keeps its own lines; a quotation of prose is one paragraph.

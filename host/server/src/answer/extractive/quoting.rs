@@ -52,6 +52,9 @@ pub(super) fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef, topic: 
     let all: Vec<&str> = split(&passage.text).into_iter().filter(|sentence| !is_markup(sentence)).collect();
     let heading = heading_of(&passage.title);
     let about = topic.about(passage.question.as_deref().unwrap_or(&heading));
+    if topic.is_another_dealing(passage.question.as_deref().unwrap_or(&heading)) {
+        return None;
+    }
     let quotation = match &passage.question {
         Some(question) => {
             let coverage = topic.coverage(&[question.as_str(), heading.as_str()], &all);
@@ -137,7 +140,8 @@ fn best_run<'a>(
     let mut best: Option<(f32, f32, std::ops::Range<usize>)> = None;
     // A short passage is one thought, and is given whole; a list's lines are as many.
     let is_list = all.len() > 1 && all.iter().all(|line| is_item(line));
-    let whole = all.len() <= SENTENCES_MAX && header.is_empty() && !is_list && fits(all);
+    let is_elsewhere = all.iter().any(|sentence| topic.is_elsewhere(sentence));
+    let whole = all.len() <= SENTENCES_MAX && header.is_empty() && !is_list && !is_elsewhere && fits(all);
     for start in 0..all.len() {
         for length in 1..=SENTENCES_MAX.min(all.len() - start) {
             if whole && length < all.len() {
@@ -146,6 +150,10 @@ fn best_run<'a>(
             let run = all.get(start..start + length).unwrap_or_default();
             if !fits(run) {
                 break;
+            }
+            // What holds for another country or day leads up to the answer at most.
+            if is_elsewhere && run.last().is_some_and(|last| topic.is_elsewhere(last)) {
+                continue;
             }
             // "Our prices:" promises what the next line says.
             if run.last().is_some_and(|last| last.trim_end().ends_with(':')) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{DraftError, DraftRequest, PassageRef};
 use crate::answer::alignment::align;
-use crate::answer::naming::weekdays_between;
+use crate::answer::naming::{is_weekday, named, weekdays_between};
 use crate::answer::reference::points_back;
 use crate::knowledge::terms::{Stems, is_name, words};
 use crate::knowledge::{Embedder, detect_language, focus};
 
-use super::asked::{self, Kinds, has_amount, has_duration, has_sum, is_cost};
+use super::asked::{self, Kinds, has_amount, has_duration, has_sum, is_cost, is_dealing};
 
 /// The words of the question that carry its topic.
 pub(super) struct Topic {
@@ -68,7 +68,7 @@ impl Topic {
         let keeps_things = own.is_empty() || points_back(&request.question);
         for (text, is_new) in [(question.as_str(), true), (&focus(context), false)] {
             let said = words(text);
-            for (stem, word) in theirs.content_words(text) {
+            for (stem, word) in theirs.content_words(text).into_iter().flat_map(|pair| parted(pair, &theirs)) {
                 if wanted.iter().any(|known| known.stem == stem) {
                     continue;
                 }
@@ -85,10 +85,15 @@ impl Topic {
                 }
             }
         }
+        let is_place = |one: &Wanted| one.concept.is_some() && one.concept == *asked::PLACE;
+        let implies_place = asks.place && !wanted.iter().any(is_place);
+        if implies_place {
+            wanted.push(Wanted { is_new: true, ..Wanted::of(String::new(), String::new(), *asked::PLACE) });
+        }
         mark_generic(&mut wanted);
-        if asks.place && !wanted.iter().any(|one| one.concept.is_some() && one.concept == *asked::PLACE) {
-            let is_generic = wanted.iter().any(|one| !one.is_generic);
-            wanted.push(Wanted { is_generic, is_new: true, ..Wanted::of(String::new(), String::new(), *asked::PLACE) });
+        if implies_place && wanted.iter().any(|one| !one.is_generic && !is_place(one)) {
+            // "Where is the workshop?" is about the workshop; "where do I find you?" about the place alone.
+            wanted.iter_mut().filter(|one| is_place(one)).for_each(|one| one.is_generic = true);
         }
         let said = words(&question).into_iter().collect();
         Self { language: passage.language.clone(), stems, wanted, is_foreign, asks, said }
@@ -140,18 +145,42 @@ impl Topic {
     }
 
     /// Whether the texts hold everything that an answer must not lack; names and numbers in one sentence (with the heading), which
-    /// is an answer of the kind that is asked for.
+    /// is an answer of the kind that is asked for. Where a price or a length of time is asked and nothing is named, so are all words
+    /// that it is of.
     pub fn holds_essentials(&self, more: &[&str], sentences: &[&str]) -> bool {
         let held = Held::new(&self.stems, more.iter().chain(sentences));
         let essential = || self.wanted.iter().filter(|wanted| wanted.is_essential && !wanted.is_generic);
-        let names =
-            || essential().filter(|one| one.concept.is_some_and(is_name) || one.word.chars().any(char::is_numeric));
+        let is_named = |one: &Wanted| one.concept.is_some_and(is_name) || one.word.chars().any(char::is_numeric);
+        // Behind a name, "it costs" may stand for what the sentence before has called a parcel.
+        let is_measured = (self.asks.duration || self.asks.amount) && !essential().any(is_named);
+        let names = || essential().filter(|one| is_measured || is_named(one));
         essential().all(|wanted| held.holds(wanted, self.is_foreign))
             && (names().next().is_none()
                 || sentences.iter().any(|sentence| {
                     let held = Held::new(&self.stems, more.iter().chain([sentence]));
                     self.is_of_the_kind(&[sentence]) && names().all(|wanted| held.holds(wanted, self.is_foreign))
                 }))
+    }
+
+    /// Whether a sentence speaks of other countries or weekdays than the question, and of none of those that it names.
+    pub fn is_elsewhere(&self, sentence: &str) -> bool {
+        let told = named(sentence, &self.stems);
+        [true, false].into_iter().any(|weekdays| {
+            let of_kind = |concept: &u16| is_name(*concept) && is_weekday(*concept) == weekdays;
+            let mut asked =
+                self.wanted.iter().filter(|one| one.is_new).filter_map(|one| one.concept).filter(of_kind).peekable();
+            asked.peek().is_some() && told.iter().any(of_kind) && !asked.any(|concept| told.contains(&concept))
+        })
+    }
+
+    /// Whether a heading is about another dealing than the one whose price is asked: what it costs to rent a thing is not what
+    /// the thing costs.
+    pub fn is_another_dealing(&self, heading: &str) -> bool {
+        let dealings = self.stems.all(heading).into_iter().filter_map(|stem| self.stems.concept(&stem));
+        self.asks.amount
+            && dealings
+                .filter(|dealing| is_dealing(Some(*dealing)))
+                .any(|dealing| !self.wanted.iter().any(|one| one.concept == Some(dealing)))
     }
 
     /// Whether the question has more than a lone word that may be met anywhere.
@@ -219,6 +248,26 @@ impl Topic {
     }
 }
 
+/// "Kinderräder" is "Kinder" and "Räder": a word of German or Dutch that is two known ones. Others stay as they are.
+fn parted((stem, word): (String, String), stems: &Stems) -> Vec<(String, String)> {
+    /// The shortest part.
+    const PART_MIN: usize = 3;
+    if !matches!(stems.language(), Some("de" | "nl")) || stems.concept(&stem).is_some() || !word.is_ascii() {
+        return vec![(stem, word)];
+    }
+    let known = |part: &str| {
+        let stem = stems.stem(part);
+        stems.concept(&stem).is_some_and(|concept| !is_name(concept)).then(|| (stem, part.to_owned()))
+    };
+    let cuts = PART_MIN..word.len().saturating_sub(PART_MIN - 1);
+    let parts = cuts.into_iter().find_map(|at| {
+        let (head, tail) = word.split_at_checked(at)?;
+        let head = known(head).or_else(|| known(head.strip_suffix('s')?))?;
+        Some(vec![head, known(tail)?])
+    });
+    parts.unwrap_or_else(|| vec![(stem, word)])
+}
+
 /// Share of the wanted words that a curated question must hold by itself when its answer begins with yes or no.
 const POLAR_COVERAGE_MIN: f32 = 0.5;
 
@@ -235,6 +284,13 @@ const GENERIC: &[&str] = &[
     "works",
     "get",
     "receive",
+    "arrive",
+    "arrives",
+    "last",
+    "lasts",
+    "valid",
+    "charge",
+    "put",
     "bring",
     "come",
     "time",
@@ -256,6 +312,24 @@ const GENERIC: &[&str] = &[
     "trazer",
     "meebrengen",
     "lange",
+    "lang",
+    "wielange",
+    "zeit",
+    "gilt",
+    "gelten",
+    "gultig",
+    "ankommt",
+    "arriver",
+    "arrive",
+    "llega",
+    "llegar",
+    "arriva",
+    "arrivare",
+    "chega",
+    "aankomt",
+    "geldig",
+    "vale",
+    "valido",
     "dauert",
     "dauern",
     "finde",

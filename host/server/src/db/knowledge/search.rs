@@ -23,14 +23,18 @@ pub struct QueryLexeme {
     pub total: i64,
     /// Whether it also stands in the part of the text that asks.
     pub in_focus: bool,
+    /// Whether the question says it; if not, it is another name of something that the question says.
+    pub is_said: bool,
 }
 
-/// The lexemes of a question under every configuration that the Page's passages use, with their frequencies.
+/// The lexemes of a question under every configuration that the Page's passages use, with their frequencies. `other_names` are
+/// pairs of a configuration and what else the question's things are called there.
 pub async fn query_lexemes(
     connection: &mut PgConnection,
     page_id: Option<&str>,
     text: &str,
     focus: &str,
+    other_names: &[(&str, String)],
 ) -> sqlx::Result<Vec<QueryLexeme>> {
     sqlx::query_as(
         "with configs as (
@@ -38,10 +42,14 @@ pub async fn query_lexemes(
               where lexeme = '' and (scope in ('', coalesce($1, '')) or $1 is null) group by ts_config
          ), words as (
              select c.ts_config, c.total, l.lexeme,
-                    l.lexeme = any(tsvector_to_array(to_tsvector(c.ts_config, $3))) as in_focus
-               from configs c cross join lateral unnest(tsvector_to_array(to_tsvector(c.ts_config, $2))) as l (lexeme)
+                    l.lexeme = any(tsvector_to_array(to_tsvector(c.ts_config, $3))) as in_focus,
+                    l.lexeme = any(tsvector_to_array(to_tsvector(c.ts_config, $2))) as is_said
+               from configs c
+               left join unnest($4::text[], $5::text[]) as o (ts_config, names) on o.ts_config::regconfig = c.ts_config
+              cross join lateral unnest(tsvector_to_array(
+                         to_tsvector(c.ts_config, $2) || to_tsvector(c.ts_config, coalesce(o.names, '')))) as l (lexeme)
          )
-         select w.ts_config::text, w.lexeme, w.total, w.in_focus,
+         select w.ts_config::text, w.lexeme, w.total, w.in_focus, w.is_said,
                 coalesce((select sum(k.passages) from passage_lexemes k
                            where k.ts_config = w.ts_config and k.lexeme = w.lexeme
                              and (k.scope in ('', coalesce($1, '')) or $1 is null)), 0)::bigint as frequency
@@ -50,6 +58,8 @@ pub async fn query_lexemes(
     .bind(page_id)
     .bind(text)
     .bind(focus)
+    .bind(other_names.iter().map(|(ts_config, _)| *ts_config).collect::<Vec<_>>())
+    .bind(other_names.iter().map(|(_, names)| names.as_str()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await
 }

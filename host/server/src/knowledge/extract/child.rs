@@ -52,12 +52,14 @@ fn bind(limits: Limits) -> std::io::Result<()> {
 
 fn read_and_extract(format: Format, limits: Limits) -> Result<Extracted, Unreadable> {
     let damaged = |reason: String| Unreadable::Damaged { reason };
+    // Memory, a thread, the pipe: of these the file knows nothing.
+    let failed = |error: std::io::Error| Unreadable::ReaderFailed { reason: error.to_string() };
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|error| damaged(error.to_string()))?;
+    read.map_err(failed)?;
     let parse = move || formats::extract(format, &bytes, limits.pages_max);
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(parse);
-    let extracted = match thread.map_err(|error| damaged(error.to_string()))?.join() {
+    let extracted = match thread.map_err(failed)?.join() {
         Ok(outcome) => outcome?,
         // The library's own words may quote the document.
         Err(_) => return Err(damaged("its structure contradicts itself".to_owned())),

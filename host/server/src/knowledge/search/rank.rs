@@ -11,6 +11,11 @@ use crate::knowledge::{Calibration, language, terms};
 /// Near-duplicates show themselves in their first characters.
 const COMPARED_CHARACTERS_MAX: usize = 600;
 
+/// Share of the words' weight that is left where the languages differ: only names, numbers and loanwords are written alike there.
+const FOREIGN_WORDS: f32 = 0.5;
+/// What a piece loses behind its neighbour of a text that was cut for its length: the better one stands for both.
+const NEIGHBOUR: f32 = 0.5;
+
 /// A candidate and what speaks for it.
 pub(super) struct Signals {
     row: CandidateRow,
@@ -18,8 +23,8 @@ pub(super) struct Signals {
     coverage: f32,
     /// Its language is surely not the question's.
     foreign: bool,
-    /// Its words cannot be compared with the question's.
-    wordless: bool,
+    /// Its language is written with blanks between words.
+    separates_words: bool,
     score: f32,
     rank: f32,
     why: Why,
@@ -31,11 +36,20 @@ impl Signals {
         let coverage = words.coverage(&row.ts_config, &row.matched);
         let foreign = matches!((language, row.language.as_deref()), (Some(a), Some(b)) if a != b);
         // An embedder that knows words only has nothing to say across languages: there its weight stays on coverage.
-        let wordless = foreign || !language::separates_words(row.language.as_deref());
+        let separates_words = language::separates_words(row.language.as_deref());
+        let wordless = foreign || !separates_words;
         let weight = if wordless && calibration.understands_meaning { 0.0 } else { calibration.coverage_weight };
         let fit = weight * coverage + (1.0 - weight) * calibration.fit(cosine);
         let score = if row.exact { 1.0 } else { fit.clamp(0.0, 0.99) };
-        Self { row, cosine, coverage, foreign, wordless, score, rank: 0.0, why: Why::default() }
+        Self { row, cosine, coverage, foreign, separates_words, score, rank: 0.0, why: Why::default() }
+    }
+
+    /// Whether both are neighbouring pieces of one text under one heading. Entries of a FAQ are texts of their own.
+    fn continues(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.row, &other.row);
+        let is_entry = ours.question.is_some() || theirs.question.is_some();
+        let is_of_one_text = ours.document_id == theirs.document_id && ours.heading == theirs.heading;
+        !is_entry && is_of_one_text && ours.position.abs_diff(theirs.position) == 1
     }
 
     pub fn into_hit(self) -> Hit {
@@ -65,7 +79,11 @@ pub(super) fn rank(mut signals: Vec<Signals>, lexical_weight: f32, understands_m
     let text = z_scores(signals.iter().map(|s| s.row.rank));
     let coverage = z_scores(signals.iter().map(|s| s.coverage));
     for (signal, ((cosine, text), coverage)) in signals.iter_mut().zip(cosine.iter().zip(text).zip(coverage)) {
-        let weight = if signal.wordless { 0.0 } else { lexical_weight };
+        let weight = match (signal.separates_words, signal.foreign) {
+            (false, _) => 0.0,
+            (true, true) => FOREIGN_WORDS * lexical_weight,
+            (true, false) => lexical_weight,
+        };
         let words = if understands_meaning { coverage } else { 0.5 * (text + coverage) };
         signal.rank = (1.0 - weight) * cosine + weight * words;
         let (vector, fused, foreign) = (*cosine, signal.rank, signal.foreign);
@@ -106,13 +124,14 @@ pub(super) fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) 
         .collect();
     let mut taken: Vec<(Signals, HashSet<String>)> = Vec::with_capacity(limit);
     while taken.len() < limit && !pool.is_empty() {
-        let penalty = |words: &HashSet<String>| {
+        let penalty = |(signals, words): &(Signals, HashSet<String>)| {
             let likeness = taken.iter().map(|(_, other)| overlap(words, other)).fold(0.0, f32::max);
-            diversity * likeness * likeness
+            let is_piece = diversity > 0.0 && taken.iter().any(|(other, _)| signals.continues(other));
+            diversity * likeness * likeness + if is_piece { NEIGHBOUR } else { 0.0 }
         };
-        let value = |(signals, words): &(Signals, HashSet<String>)| {
+        let value = |candidate: &(Signals, HashSet<String>)| {
             // Curated equals are in front of everything, whatever they resemble.
-            if signals.row.exact { f32::INFINITY } else { signals.rank - penalty(words) }
+            if candidate.0.row.exact { f32::INFINITY } else { candidate.0.rank - penalty(candidate) }
         };
         let values: Vec<f32> = pool.iter().map(value).collect();
         // The first of equals, which best_first put in front.
@@ -120,8 +139,10 @@ pub(super) fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) 
             .iter()
             .enumerate()
             .fold(0, |best, (at, value)| if values.get(best).is_some_and(|top| value > top) { at } else { best });
-        let (mut signals, words) = pool.remove(best);
-        signals.why.near_duplicate = penalty(&words);
+        let chosen = pool.remove(best);
+        let near_duplicate = penalty(&chosen);
+        let (mut signals, words) = chosen;
+        signals.why.near_duplicate = near_duplicate;
         signals.why.fused = signals.rank - signals.why.near_duplicate;
         taken.push((signals, words));
     }

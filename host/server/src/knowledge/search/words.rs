@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::db::knowledge::{QueryLexeme, TextLexeme, TextQuery};
+use crate::knowledge::language;
+use crate::knowledge::terms::{Stems, fold};
 
 /// Distinct words of a question that full text uses.
 const LEXEMES_MAX: usize = 32;
@@ -23,21 +25,32 @@ struct Weighted {
     total: i64,
     weight: f32,
     in_focus: bool,
+    /// The question says it; else it is another name of what the question says.
+    is_said: bool,
+    /// Of what it is a name.
+    concept: Option<u16>,
 }
 
 impl Words {
     pub fn new(lexemes: Vec<QueryLexeme>) -> Self {
         let mut by_config: HashMap<String, Vec<Weighted>> = HashMap::new();
         for found in lexemes {
-            let weight = information(found.frequency, found.total);
-            let QueryLexeme { ts_config, lexeme, frequency, total, in_focus } = found;
-            let word = Weighted { lexeme, frequency, total, weight, in_focus };
+            let QueryLexeme { ts_config, lexeme, frequency, total, in_focus, is_said } = found;
+            let concept = Stems::new(language::of_ts_config(&ts_config)).concept(&fold(&lexeme));
+            let word = Weighted { lexeme, frequency, total, weight: 0.0, in_focus, is_said, concept };
             by_config.entry(ts_config).or_default().push(word);
         }
         for words in by_config.values_mut() {
-            // Rarest first; a question of more words than this loses its most common ones.
+            // Rarest first; a question of more words than this loses other names, and then its most common ones.
             words.sort_by(|a, b| a.frequency.cmp(&b.frequency).then_with(|| a.lexeme.cmp(&b.lexeme)));
+            words.sort_by_key(|word| !word.is_said);
             words.truncate(LEXEMES_MAX);
+            if words.iter().all(|word| !word.is_said) {
+                // "Where are you?" says nothing that full text knows; what it asks for has names all the same.
+                words.iter_mut().for_each(|word| word.is_said = true);
+            }
+            words.sort_by(|a, b| a.frequency.cmp(&b.frequency).then_with(|| a.lexeme.cmp(&b.lexeme)));
+            weigh(words);
         }
         Self { by_config }
     }
@@ -76,15 +89,34 @@ impl Words {
     pub fn coverage(&self, ts_config: &str, matched: &[String]) -> f32 {
         let Some(words) = self.by_config.get(ts_config) else { return 0.0 };
         let matched: HashSet<&str> = matched.iter().map(String::as_str).collect();
+        let is_matched = |word: &Weighted| matched.contains(word.lexeme.as_str());
+        let named: HashSet<u16> =
+            words.iter().filter(|word| is_matched(word)).filter_map(|word| word.concept).collect();
+        let is_held =
+            |word: &Weighted| is_matched(word) || word.concept.is_some_and(|concept| named.contains(&concept));
         let share = |words: &mut dyn Iterator<Item = &Weighted>| {
             let (mut all, mut held) = (0.0_f32, 0.0_f32);
-            for word in words {
+            for word in words.filter(|word| word.is_said) {
                 all += word.weight;
-                held += if matched.contains(word.lexeme.as_str()) { word.weight } else { 0.0 };
+                held += if is_held(word) { word.weight } else { 0.0 };
             }
             if all > 0.0 { held / all * (held / (held + 0.5)) } else { 0.0 }
         };
         share(&mut words.iter()).max(share(&mut words.iter().filter(|word| word.in_focus)))
+    }
+}
+
+/// What a word tells depends on how often the thing is spoken of, by whatever name.
+fn weigh(words: &mut [Weighted]) {
+    let mut spoken_of: HashMap<u16, i64> = HashMap::new();
+    for word in words.iter() {
+        if let Some(concept) = word.concept {
+            *spoken_of.entry(concept).or_default() += word.frequency;
+        }
+    }
+    for word in words {
+        let frequency = word.concept.and_then(|concept| spoken_of.get(&concept)).copied().unwrap_or(word.frequency);
+        word.weight = information(frequency.min(word.total.max(word.frequency)), word.total);
     }
 }
 
@@ -149,6 +181,7 @@ mod tests {
             frequency: *frequency,
             total: 100,
             in_focus: *in_focus,
+            is_said: true,
         });
         Words::new(lexemes.collect())
     }
@@ -164,6 +197,23 @@ mod tests {
         let known = words(&[("ship", 10, true), ("austria", 3, true)]);
         assert!(known.coverage("english", &matched(&["ship", "austria"])) > 0.85);
         assert_eq!(known.coverage("german", &matched(&["ship"])), 0.0);
+    }
+
+    #[test]
+    fn a_thing_is_found_by_its_other_name() {
+        let of = |lexeme: &str, frequency, is_said| QueryLexeme {
+            ts_config: "english".to_owned(),
+            lexeme: lexeme.to_owned(),
+            frequency,
+            total: 100,
+            in_focus: is_said,
+            is_said,
+        };
+        let question = Words::new(vec![of("bike", 0, true), of("saddl", 2, true), of("bicycl", 40, false)]);
+        let both = question.coverage("english", &matched(&["bicycl", "saddl"]));
+        assert!(both > 0.85 && question.coverage("english", &matched(&["saddl"])) < both);
+        // What is only another name is no word of the question: lacking it costs nothing.
+        assert!(question.coverage("english", &matched(&["bike", "saddl"])) > 0.85);
     }
 
     #[test]
@@ -189,7 +239,7 @@ mod tests {
         let mut lexemes = Vec::new();
         for (lexeme, frequency) in [("helmet", 2_000), ("carbon", 4_000), ("strap", 10_000), ("warranty", 90_000)] {
             let (ts_config, lexeme) = ("english".to_owned(), lexeme.to_owned());
-            lexemes.push(QueryLexeme { ts_config, lexeme, frequency, total: 100_000, in_focus: true });
+            lexemes.push(QueryLexeme { ts_config, lexeme, frequency, total: 100_000, in_focus: true, is_said: true });
         }
         // 80 passages are expected to have the first two, 200 the next pair, 400 the third: that would be too many.
         let selecting = &Words::new(lexemes).texts()[0].selecting;
