@@ -2,11 +2,11 @@
 //! second matter while the first waits for a person.
 
 use frontdesk_server::records::{Decision, Form};
-use frontdesk_testkit::{Outcome, wire};
+use frontdesk_testkit::{EchoPlan, Outcome, wire};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::host::{ANSWER, Host, PAGE, QUESTION};
+use crate::host::{ANSWER, APP_ID, Host, PAGE, QUESTION};
 
 /// Meta's own app, which asks the questions of a lead ad.
 const LEAD_APP: u64 = 413_038_776_280_800;
@@ -41,6 +41,67 @@ async fn a_person_whom_only_a_plugin_knows_is_answered_by_their_user_ref() {
     host.drained().await;
     assert_eq!(host.got(&third), [""; 0]);
     assert_eq!(host.tickets(&third).await, ["delivery-failed"]);
+}
+
+#[tokio::test]
+async fn a_person_whom_a_plugin_knew_is_the_same_under_the_psid_that_meta_tells_later() {
+    let host = Host::start_with(|plan| plan.settings.graph.app_id = APP_ID.to_owned()).await;
+    host.teach_answer().await;
+    host.graph.set_echoes(EchoPlan::OFF);
+    let echo_to = async |guest: &str, psid: &str| {
+        let sent = host.graph.sends_to(guest)[0].clone();
+        let fields = wire::echo(&sent.message_id, &sent.text, APP_ID.parse().unwrap(), sent.metadata.as_deref());
+        let piece = wire::from_page(PAGE, psid, wire::now_ms(), fields);
+        assert_eq!(host.meta.post(&wire::body(PAGE, wire::now_ms(), vec![piece])).await.unwrap(), 200);
+        host.drained().await;
+    };
+    let (guest, other) = (format!("{}guest-21", wire::USER_REF), format!("{}guest-22", wire::USER_REF));
+    for (guest, mid) in [(&guest, "m_g21"), (&other, "m_g22")] {
+        assert_eq!(host.meta.from_person(guest, wire::postback(mid, QUESTION, "ASK")).await.unwrap(), 200);
+        host.drained().await;
+    }
+    // A person took the first over before Meta's echo names the PSID: the machine stays silent there too.
+    let id = host.conversation(&guest).await;
+    let path = format!("/admin/conversations/{id}/takeover");
+    assert_eq!(host.admin("POST", &path, Some(json!({ "reason": "a guest" }))).await.0, 200);
+    echo_to(&guest, "88120021").await;
+    assert_eq!(host.owner("88120021").await, "human");
+    host.ask("88120021", QUESTION).await;
+    host.drained().await;
+    assert_eq!(host.got("88120021"), [""; 0]);
+
+    // The second is the machine's, and stays so.
+    echo_to(&other, "88120022").await;
+    host.ask("88120022", QUESTION).await;
+    host.drained().await;
+    assert_eq!(host.got("88120022").len(), 1);
+
+    for (one, two) in [(guest.as_str(), "88120021"), ("88120021", guest.as_str())] {
+        let id = host.conversation(one).await;
+        let (_, shown) = host.admin("GET", &format!("/admin/conversations/{id}"), None).await;
+        assert_eq!(shown["also_known_as"], json!([two]), "{shown}");
+    }
+    // Who is forgotten is forgotten under both, by whichever id it is asked.
+    sqlx::query("update outbox set settled_at = now() - interval '1 minute'").execute(host.pool()).await.unwrap();
+    for (asked, both) in [("88120021", [guest.as_str(), "88120021"]), (other.as_str(), [other.as_str(), "88120022"])] {
+        let (status, answer) = host.admin("POST", &format!("/admin/people/{PAGE}/{asked}/erase"), None).await;
+        assert_eq!(status, 200, "{answer}");
+        host.until("the person is forgotten", async || {
+            host.count("select count(*) from erasures where state = 'queued'").await == 0
+        })
+        .await;
+        for key in both {
+            for table in ["conversations", "inbox", "outbox", "person_keys"] {
+                let left: i64 =
+                    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table} where psid = $1")))
+                        .bind(key)
+                        .fetch_one(host.pool())
+                        .await
+                        .unwrap();
+                assert_eq!(left, 0, "{key} in {table}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -159,6 +159,39 @@ async fn an_ad_opens_the_week_for_the_first_message_after_the_click_and_for_no_l
 }
 
 #[tokio::test]
+async fn a_changed_rule_changes_the_windows_that_are_opened_from_then_on() {
+    let host = Host::start_with(|plan| {
+        let rules = &mut plan.settings.window_rules;
+        rules.version = "2027-01-01".to_owned();
+        rules.message.hours = 12;
+        rules.ad_message.hours = 48;
+        rules.postback.hours = 0;
+        rules.human_agent_hours = 36;
+    })
+    .await;
+    host.teach_answer().await;
+    host.ask("5351", QUESTION).await;
+    host.drained().await;
+    let (by, hours) = window(&host, "5351").await;
+    assert!(by.as_deref() == Some("message") && about(hours, 12.0), "{by:?} {hours:?}");
+    let id = host.conversation("5351").await;
+    let (_, shown) = host.admin("GET", &format!("/admin/conversations/{id}"), None).await;
+    let until: DateTime<Utc> = serde_json::from_value(shown["window"]["agent_may_write_until"].clone()).unwrap();
+    assert!(about(Some((until - Utc::now()).as_seconds_f64() / 3_600.0), 36.0), "{shown}");
+
+    let click = json!({ "referral": { "ref": "r", "ad_id": "604", "source": "ADS", "type": "OPEN_THREAD" } });
+    post_ago(&host, "5352", 2 * HOUR_MS, click).await;
+    post_ago(&host, "5352", HOUR_MS, wire::text("m_5352", QUESTION)).await;
+    host.drained().await;
+    assert!(about(window(&host, "5352").await.1, 47.0));
+
+    post_ago(&host, "5353", HOUR_MS, wire::postback("m_5353", "Get Started", "START")).await;
+    host.drained().await;
+    assert_eq!(window(&host, "5353").await, (None, None), "a button opens nothing now");
+    assert_eq!(host.tickets("5353").await, ["window-closed"]);
+}
+
+#[tokio::test]
 async fn what_comes_when_its_window_has_closed_is_a_persons_without_asking_a_model() {
     let model = HeldModel::start(&format!("{ANSWER} [1]")).await;
     let settings = model.settings();

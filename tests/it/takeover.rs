@@ -79,20 +79,14 @@ async fn a_stored_echo_of_a_person_holds_the_machine_before_any_turn_has_read_it
     let db = fresh_database().await;
     seed_page(&db.pool).await;
     let (id, row) = seed_conversation(&db.pool, "811").await;
-    let echo = db::inbox::NewEvent {
-        own_row: None,
-        page_id: PAGE.into(),
-        psid: Some("811".into()),
-        channel: "messaging",
-        kind: "echo",
-        dedupe_key: "echo".into(),
-        mid: Some("m_echo".into()),
-        is_takeover: true,
-        event_at: None,
-        entry_time: None,
-        payload: json!({}),
-    };
-    db::inbox::insert(&db.pool, &[echo]).await.unwrap();
+    sqlx::query(
+        "insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover)
+         values ($1, '811', 'messaging', 'echo', 'echo', 'm_echo', true)",
+    )
+    .bind(PAGE)
+    .execute(&db.pool)
+    .await
+    .unwrap();
     assert!(db::outbox::claim(&db.pool, "test", 10, &[]).await.unwrap().is_empty());
     // Another conversation is not held.
     let (_, other) = seed_conversation(&db.pool, "812").await;

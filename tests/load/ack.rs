@@ -16,9 +16,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use frontdesk_messenger::signature;
+use frontdesk_messenger::event::message_key;
+use frontdesk_messenger::{Channel, signature};
 use frontdesk_server::app::Roles;
-use frontdesk_server::db::inbox::{self, NewEvent};
 use secrecy::SecretString;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::net::TcpListener;
@@ -214,7 +214,7 @@ async fn empty_inbox(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// What the database alone does: one row per commit, with the statement and the pool of the host.
+/// What the database alone does: one row per commit, with as many connections as the host has.
 async fn sql(options: &Options, ground: &Ground, findings: &mut Findings) -> Result<()> {
     let settings = ground.settings(NO_GRAPH, &ground::policies()?)?;
     let connections = settings.database.connections_max;
@@ -242,9 +242,9 @@ async fn insert_rows(options: &Options, pool: &PgPool, tasks: usize) -> Result<(
         tokio::spawn(async move {
             let mut micros = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                let row = [row(next.fetch_add(1, Ordering::Relaxed))];
+                let number = next.fetch_add(1, Ordering::Relaxed);
                 let started = Instant::now();
-                inbox::insert(&pool, &row).await?;
+                insert_row(&pool, number).await?;
                 micros.push(started.elapsed().as_secs_f64() * 1e6);
             }
             Ok::<_, sqlx::Error>(micros)
@@ -263,19 +263,19 @@ async fn insert_rows(options: &Options, pool: &PgPool, tasks: usize) -> Result<(
     Ok((per_second, Times::new(micros)))
 }
 
-fn row(number: u64) -> NewEvent {
-    let mid = format!("m_sql.{number:09}.AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789");
-    NewEvent {
-        own_row: None,
-        page_id: PAGE.to_owned(),
-        psid: Some((7_000_000_000_000_000 + number % 5_000).to_string()),
-        channel: "messaging",
-        kind: "message",
-        dedupe_key: format!("{PAGE}:{mid}"),
-        is_takeover: false,
-        event_at: chrono::DateTime::from_timestamp_millis(1_767_000_000_000),
-        entry_time: None,
-        payload: serde_json::json!({ "message": { "mid": mid, "text": "Do you ship to Austria, and how long does a parcel take?" } }),
-        mid: Some(mid),
-    }
+async fn insert_row(pool: &PgPool, number: u64) -> sqlx::Result<()> {
+    let mid = generator::mid("sql", number, 0);
+    sqlx::query(
+        "insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover, event_at, payload)
+         values ($1, $2, 'messaging', 'message', $3, $4, false, $5, $6) on conflict (dedupe_key) do nothing",
+    )
+    .bind(PAGE)
+    .bind((7_000_000_000_000_000 + number % 5_000).to_string())
+    .bind(message_key(PAGE, Channel::Messaging, &mid))
+    .bind(&mid)
+    .bind(chrono::DateTime::from_timestamp_millis(1_767_000_000_000))
+    .bind(serde_json::json!({ "message": { "mid": mid, "text": "Do you ship to Austria, and how long does a parcel take?" } }))
+    .execute(pool)
+    .await?;
+    Ok(())
 }

@@ -112,6 +112,8 @@ async fn answer(State(shared): State<Arc<Shared>>, Json(call): Json<Value>) -> J
 
 /// A piece as the webhook stores it.
 pub fn events(app: &App, piece: Value) -> Result<Vec<NewEvent>, event::ParseError> {
-    let batch = event::parse(&wire::to_wire(&wire::body(PAGE, wire::now_ms(), vec![piece])))?;
-    Ok(batch.events.into_iter().map(|event| webhook::row(app, event)).collect())
+    let body = wire::to_wire(&wire::body(PAGE, wire::now_ms(), vec![piece]));
+    let mut rows = Vec::new();
+    event::parse_each(&body, |event, json| rows.push(webhook::row(app, event, json)))?;
+    Ok(rows)
 }

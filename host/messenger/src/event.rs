@@ -17,7 +17,8 @@
 //!   parsed one by one from the body's text, so that not even broken JSON escapes, numbers out of range or absurd
 //!   nesting in one of them reach the others.
 //! - [`Event::raw`] is the piece as it came and can be stored in a `jsonb` column: U+0000 and lone surrogates, which
-//!   Postgres refuses, are replaced by U+FFFD. [`Event::from_stored`] gives the same event from it again.
+//!   Postgres refuses, are replaced by U+FFFD. [`Event::from_stored`] gives the same event from it again, and from what
+//!   [`parse_each`] gives beside it.
 //! - No input panics, and what is built is bounded by [`BODY_BYTES_MAX`] and [`EVENTS_MAX`].
 //!
 //! # Tolerance
@@ -30,7 +31,7 @@ pub mod kind;
 pub mod lenient;
 mod piece;
 
-pub use envelope::parse;
+pub use envelope::{parse, parse_each};
 pub use identity::message_key;
 pub use kind::*;
 

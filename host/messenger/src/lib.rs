@@ -30,7 +30,7 @@ pub mod usage;
 pub mod window;
 
 pub use classify::Failure;
-pub use event::{Batch, Channel, Event, EventKind, ParseError, parse};
+pub use event::{Batch, Channel, Event, EventKind, ParseError, parse, parse_each};
 pub use graph::{GraphClient, GraphConfig, PageCredentials, Reply, Sent};
 pub use ids::{AgentId, AppId, Mid, PageId, Psid, UserRef};
 pub use outbound::{AgentReply, OutboundMessage, Recipient};

@@ -49,6 +49,11 @@ impl Recipient {
         }
     }
 
+    /// Whether a conversation's key is a `user_ref`: the person may turn out to have a PSID, and with it another conversation.
+    pub fn is_user_ref(key: &str) -> bool {
+        key.starts_with(USER_REF_PREFIX)
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         match self {
             Self::Psid(id) => json!({ "id": id }),

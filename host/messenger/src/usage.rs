@@ -4,6 +4,7 @@
 //! `X-Business-Use-Case-Usage` maps ids to lists of the same with `type` and `estimated_time_to_regain_access` in minutes
 //! (at most 32 objects). Calls with a Page token count against the business one. Source: Graph API rate limiting.
 
+use chrono::DateTime;
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
@@ -51,7 +52,7 @@ pub struct UsageReport {
     pub max_percent: u32,
     /// The longest estimate of when access returns.
     pub regain_after_ms: Option<u64>,
-    /// `Retry-After`, when it is a number of seconds.
+    /// See [`retry_after_ms`].
     pub retry_after_ms: Option<u64>,
 }
 
@@ -61,11 +62,7 @@ impl UsageReport {
         let app = object(headers, "x-app-usage").map(|object| percent(&object));
         let page = object(headers, "x-page-usage").map(|object| percent(&object));
         let business = object(headers, "x-business-use-case-usage").map(|object| business(&object)).unwrap_or_default();
-        let retry_after_ms = headers
-            .get(http::header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
-            .map(|seconds| seconds.saturating_mul(1000).min(REGAIN_AFTER_MS_MAX));
-        Self::of(app, page, business, retry_after_ms)
+        Self::of(app, page, business, retry_after_ms(headers))
     }
 
     fn of(
@@ -101,6 +98,22 @@ impl UsageReport {
     pub fn resume_after_ms(&self) -> Option<u64> {
         self.regain_after_ms.max(self.retry_after_ms)
     }
+}
+
+/// `Retry-After` (RFC 9110): a number of seconds, or a date, which counts from the `Date` of the same answer, so that our clock and
+/// the server's need not agree. At most a day.
+pub fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let date = |text: &str| DateTime::parse_from_rfc2822(text).ok();
+    let after = text(http::header::RETRY_AFTER)?;
+    let after_ms = match after.parse::<u64>() {
+        Ok(seconds) => seconds.saturating_mul(1000),
+        Err(_) => {
+            let wait = date(after)? - date(text(http::header::DATE)?)?;
+            u64::try_from(wait.num_milliseconds()).unwrap_or(0)
+        }
+    };
+    Some(after_ms.min(REGAIN_AFTER_MS_MAX))
 }
 
 fn object(headers: &HeaderMap, name: &str) -> Option<Map<String, Value>> {
@@ -141,4 +154,33 @@ fn business(object: &Map<String, Value>) -> Vec<BusinessUsage> {
                 .map(|minutes| minutes.saturating_mul(MINUTE_MS).min(REGAIN_AFTER_MS_MAX)),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date_by_the_servers_clock() {
+        let sent = Some("Wed, 21 Oct 2026 07:28:00 GMT");
+        let cases = [
+            (Some("120"), None, Some(120_000)),
+            (Some(" 0 "), sent, Some(0)),
+            (Some("Wed, 21 Oct 2026 07:30:30 GMT"), sent, Some(150_000)),
+            (Some("Wed, 21 Oct 2026 07:27:00 GMT"), sent, Some(0)),
+            (Some("Fri, 23 Oct 2026 07:28:00 GMT"), sent, Some(86_400_000)),
+            (Some("99999999999999999999"), sent, None),
+            (Some("Wed, 21 Oct 2026 07:30:30 GMT"), None, None),
+            (Some("soon"), sent, None),
+            (Some("-5"), sent, None),
+            (None, sent, None),
+        ];
+        for (after, date, expected) in cases {
+            let mut headers = HeaderMap::new();
+            after.map(|after| headers.insert(http::header::RETRY_AFTER, after.parse().unwrap()));
+            date.map(|date| headers.insert(http::header::DATE, date.parse().unwrap()));
+            assert_eq!(retry_after_ms(&headers), expected, "{after:?} {date:?}");
+            assert_eq!(UsageReport::from_headers(&headers).resume_after_ms(), expected);
+        }
+    }
 }

@@ -1,20 +1,22 @@
 //! Which action of a person lets the Page write to them, and for how long.
 //!
-//! Source: Meta's Messenger policy page (updated 2026-09-28) and the send-messages page. The rules are data, because Meta
-//! changed them several times in a year: a ledger stores `opened_by`, `opened_at` and `closes_at` per conversation and
-//! takes `closes_at = max(closes_at, opened_at + duration)`, so a later, shorter rule never shortens an open window.
-//! Meta says the long window lasts *up to* seven days: error 10-2018278 has the last word.
+//! Source: Meta's Messenger policy page (updated 2026-09-28) and the send-messages page. The rules are data ([`WindowRules`]), because
+//! Meta changed them several times in a year: [`WindowRules::default`] is that page, and a host may be given others. A ledger stores
+//! `opened_by`, `opened_at` and `closes_at` per conversation and takes `closes_at = max(closes_at, opened_at + duration)`, so a
+//! later, shorter rule never shortens an open window. Meta says the long window lasts *up to* seven days: error 10-2018278 has the
+//! last word.
 //!
 //! Not openers: receipts, edits, withdrawals, opt-ins, removed reactions, thread control, and whatever the Page does. A
 //! person's message opens the window in standby too: the window belongs to the conversation, not to the app.
 
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Channel, Event, EventKind, ReactionAction, Referral};
 
 const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
-
-/// How long after the person's last message a person of the Page may answer with the HUMAN_AGENT tag.
-pub const HUMAN_AGENT_WINDOW_MS: i64 = 7 * DAY_MS;
+/// The longest window that a rule may give: far beyond all of Meta's, and short of a typing error.
+const HOURS_MAX: u32 = 31 * 24;
 
 /// The action that opens a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,24 +47,127 @@ pub struct WindowRule {
     pub messages_max: Option<u32>,
 }
 
-/// The rules, one per opener.
-pub const WINDOW_RULES: [WindowRule; 7] = [
-    rule(WindowOpener::Message, DAY_MS, false, None),
-    rule(WindowOpener::AdMessage, 7 * DAY_MS, false, None),
-    rule(WindowOpener::Postback, DAY_MS, false, None),
-    rule(WindowOpener::Reaction, DAY_MS, false, None),
-    rule(WindowOpener::Referral, DAY_MS, true, None),
-    rule(WindowOpener::Comment, 7 * DAY_MS, false, Some(1)),
-    rule(WindowOpener::VisitorPost, DAY_MS, false, None),
-];
+/// What an opener allows, as it is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenerRule {
+    /// 0: the action opens nothing.
+    pub hours: u32,
+    #[serde(default)]
+    pub needs_existing_thread: bool,
+    #[serde(default)]
+    pub messages_max: Option<u32>,
+}
 
-const fn rule(
-    opener: WindowOpener,
-    duration_ms: i64,
-    needs_existing_thread: bool,
-    messages_max: Option<u32>,
-) -> WindowRule {
-    WindowRule { opener, duration_ms, needs_existing_thread, messages_max }
+/// The rules of one state of Meta's policy page.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowRules {
+    /// The day of the policy page that they come from, as `2026-09-28`.
+    pub version: String,
+    /// How long after the person's last message a person of the Page may answer with the HUMAN_AGENT tag.
+    pub human_agent_hours: u32,
+    pub message: OpenerRule,
+    pub ad_message: OpenerRule,
+    pub postback: OpenerRule,
+    pub reaction: OpenerRule,
+    pub referral: OpenerRule,
+    pub comment: OpenerRule,
+    pub visitor_post: OpenerRule,
+}
+
+impl Default for WindowRules {
+    fn default() -> Self {
+        let day = OpenerRule { hours: 24, needs_existing_thread: false, messages_max: None };
+        Self {
+            version: "2026-09-28".to_owned(),
+            human_agent_hours: 7 * 24,
+            message: day,
+            ad_message: OpenerRule { hours: 7 * 24, ..day },
+            postback: day,
+            reaction: day,
+            referral: OpenerRule { needs_existing_thread: true, ..day },
+            comment: OpenerRule { hours: 7 * 24, messages_max: Some(1), ..day },
+            visitor_post: day,
+        }
+    }
+}
+
+/// A rule that cannot be meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {found}, expected {expected}")]
+pub struct WindowRulesError {
+    /// The rule, such as `message.hours`.
+    pub key: String,
+    pub found: String,
+    pub expected: String,
+}
+
+impl WindowRules {
+    /// The rule of an opener; `None` when it opens nothing.
+    pub fn of(&self, opener: WindowOpener) -> Option<WindowRule> {
+        let OpenerRule { hours, needs_existing_thread, messages_max } = match opener {
+            WindowOpener::Message => self.message,
+            WindowOpener::AdMessage => self.ad_message,
+            WindowOpener::Postback => self.postback,
+            WindowOpener::Reaction => self.reaction,
+            WindowOpener::Referral => self.referral,
+            WindowOpener::Comment => self.comment,
+            WindowOpener::VisitorPost => self.visitor_post,
+        };
+        let duration_ms = i64::from(hours) * HOUR_MS;
+        (hours > 0).then_some(WindowRule { opener, duration_ms, needs_existing_thread, messages_max })
+    }
+
+    /// The window an event opens, if any. A ledger that saw [`is_ad_click`] before a person's message uses the rule of
+    /// [`WindowOpener::AdMessage`] for that message, even when the message itself does not name the ad.
+    pub fn opened_by(&self, event: &Event) -> Option<WindowRule> {
+        self.of(opener(event)?)
+    }
+
+    /// How long after the person's last message a person of the Page may answer with the HUMAN_AGENT tag.
+    pub fn human_agent_ms(&self) -> i64 {
+        i64::from(self.human_agent_hours) * HOUR_MS
+    }
+
+    /// Refuses what Meta's page cannot say.
+    ///
+    /// # Errors
+    /// Names the first rule that cannot be meant, and what was expected.
+    pub fn check(&self) -> Result<(), WindowRulesError> {
+        let error =
+            |key: &str, found: String, expected: String| Err(WindowRulesError { key: key.to_owned(), found, expected });
+        if self.version.parse::<NaiveDate>().is_err() {
+            return error(
+                "version",
+                format!("{:?}", self.version),
+                "the day of Meta's policy page, as 2026-09-28".into(),
+            );
+        }
+        if !(1..=HOURS_MAX).contains(&self.human_agent_hours) {
+            return error("human_agent_hours", self.human_agent_hours.to_string(), format!("1 to {HOURS_MAX}"));
+        }
+        let rules = [
+            ("message", self.message),
+            ("ad_message", self.ad_message),
+            ("postback", self.postback),
+            ("reaction", self.reaction),
+            ("referral", self.referral),
+            ("comment", self.comment),
+            ("visitor_post", self.visitor_post),
+        ];
+        for (name, rule) in rules {
+            if rule.hours > HOURS_MAX {
+                let expected = format!("0 (opens nothing) to {HOURS_MAX}");
+                return error(&format!("{name}.hours"), rule.hours.to_string(), expected);
+            }
+            if rule.messages_max == Some(0) {
+                let expected = "1 or more, or no limit at all; hours = 0 opens nothing".into();
+                return error(&format!("{name}.messages_max"), "0".into(), expected);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl WindowOpener {
@@ -78,16 +183,15 @@ impl WindowOpener {
             Self::VisitorPost => "visitor_post",
         }
     }
-
-    /// The opener's rule.
-    pub fn rule(self) -> WindowRule {
-        WINDOW_RULES.into_iter().find(|rule| rule.opener == self).unwrap_or(WINDOW_RULES[0])
-    }
 }
 
-/// The window an event opens, if any. A ledger that saw [`is_ad_click`] before a person's message uses
-/// `WindowOpener::AdMessage.rule()` for that message, even when the message itself does not name the ad.
+/// The window an event opens by [`WindowRules::default`], if any.
 pub fn opens_window(event: &Event) -> Option<WindowRule> {
+    WindowRules::default().opened_by(event)
+}
+
+/// The opener that an event is.
+fn opener(event: &Event) -> Option<WindowOpener> {
     if event.from_page {
         return None;
     }
@@ -109,7 +213,7 @@ pub fn opens_window(event: &Event) -> Option<WindowRule> {
         }
         _ => return None,
     };
-    Some(opener.rule())
+    Some(opener)
 }
 
 /// Whether the event is a click on an ad without a message yet: the person's next message opens the long window.
@@ -120,4 +224,34 @@ pub fn is_ad_click(event: &Event) -> bool {
         _ => None,
     };
     referral.is_some_and(Referral::is_ad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_cannot_be_meant_are_refused_with_their_key() {
+        let good = WindowRules::default();
+        assert_eq!(good.check(), Ok(()));
+        let day = good.message;
+        let cases = [
+            (WindowRules { version: "last week".into(), ..good.clone() }, "version is \"last week\", expected the day"),
+            (WindowRules { human_agent_hours: 0, ..good.clone() }, "human_agent_hours is 0, expected 1 to 744"),
+            (
+                WindowRules { reaction: OpenerRule { hours: 745, ..day }, ..good.clone() },
+                "reaction.hours is 745, expected 0",
+            ),
+            (
+                WindowRules { comment: OpenerRule { messages_max: Some(0), ..day }, ..good.clone() },
+                "comment.messages_max is 0",
+            ),
+        ];
+        for (rules, expected) in cases {
+            let said = rules.check().unwrap_err().to_string();
+            assert!(said.contains(expected), "{said}");
+        }
+        let closed = WindowRules { reaction: OpenerRule { hours: 0, ..day }, ..good };
+        assert_eq!((closed.check(), closed.of(WindowOpener::Reaction)), (Ok(()), None));
+    }
 }

@@ -1,6 +1,6 @@
 //! No input panics, whatever it is; and good pieces survive any neighbour.
 
-use frontdesk_messenger::event::{Channel, Event, needs_turn, parse};
+use frontdesk_messenger::event::{Channel, Event, needs_turn, parse, parse_each};
 use frontdesk_messenger::handshake::verify_handshake_query;
 use frontdesk_messenger::signature;
 use frontdesk_messenger::signed_request::parse_signed_request;
@@ -88,6 +88,18 @@ proptest! {
         prop_assert!(batch.events.len() >= bad.len() + 2);
         batch.events.iter().for_each(exercise);
         prop_assert!(batch.events.iter().any(|e| e.channel == Channel::Messaging && e.kind.mid().is_some_and(|mid| mid.as_str() == "m_good")));
+    }
+
+    #[test]
+    fn the_text_of_an_event_reads_as_its_value(pieces in prop::collection::vec(json_like(), 0..5), list in prop::sample::select(vec!["messaging", "standby", "entry"])) {
+        let body = json!({"object":"page","entry":[{"id":"1","time":1,list:pieces}]});
+        let mut checked = Ok(());
+        parse_each(body.to_string().as_bytes(), |event, text| {
+            if serde_json::from_str::<Value>(text).ok().as_ref() != Some(&event.raw) || text.contains("\\u0000") && !text.contains("\\\\u0000") {
+                checked = Err(format!("{text} is not {}", event.raw));
+            }
+        }).expect("an envelope");
+        prop_assert_eq!(checked, Ok(()));
     }
 
     #[test]

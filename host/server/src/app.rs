@@ -243,15 +243,17 @@ impl Server {
         crate::knowledge::start_reembedding(Arc::clone(&self.app.knowledge), &self.tasks, &self.stop);
         if let Some(listener) = self.listener.take() {
             let stop = self.stop.clone();
-            let router = if self.roles.serve {
-                crate::webhook::router(Arc::clone(&self.app))
+            let mut router = crate::health::router(Arc::clone(&self.app));
+            if self.roles.serve {
+                router = router
                     .merge(crate::privacy::router(Arc::clone(&self.app)))
-                    .merge(crate::admin::router(Arc::clone(&self.app)))
-                    .merge(crate::health::router(Arc::clone(&self.app)))
-            } else {
-                crate::health::router(Arc::clone(&self.app))
-            };
-            let router = router.layer(tower_http::catch_panic::CatchPanicLayer::new());
+                    .merge(crate::admin::router(Arc::clone(&self.app)));
+            }
+            let mut router = router.layer(tower_http::catch_panic::CatchPanicLayer::new());
+            if self.roles.serve {
+                // It catches panics itself: a layer costs each delivery two boxes.
+                router = router.merge(crate::webhook::router(Arc::clone(&self.app)));
+            }
             let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
             let overdue = async {
                 self.stop.cancelled().await;

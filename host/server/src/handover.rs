@@ -11,15 +11,15 @@
 //!   customer gets an automated answer, which discloses again that a machine speaks (Meta: "when the chat moves from
 //!   human back to automated").
 //!
-//! A person may write while the messaging window is open, and up to seven days after the customer's last message with
-//! the HUMAN_AGENT tag (Send API, message tags); the outbox decides the tag when it sends. Later nobody may, so the reply
-//! is refused here, where the person still sees it.
+//! A person may write while the messaging window is open, and up to `window_rules.human_agent_hours` (seven days) after the
+//! customer's last message with the HUMAN_AGENT tag (Send API, message tags); the outbox decides the tag when it sends.
+//! Later nobody may, so the reply is refused here, where the person still sees it.
 
 pub mod thread;
 
 use chrono::{DateTime, Duration, SecondsFormat, Utc};
 use frontdesk_messenger::split::split_text;
-use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
+use frontdesk_messenger::window::WindowRules;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -51,10 +51,10 @@ pub enum HandoverError {
     #[error("the Page {page_id} is {state} ({reason}); mend that, then POST /admin/pages/{page_id}/resume")]
     PageCannotSend { page_id: String, state: String, reason: String },
     #[error(
-        "the customer last wrote at {last_customer_at}, and Meta lets a person answer for 7 days, until {closed_at}; \
+        "the customer last wrote at {last_customer_at}, and Meta lets a person answer for {hours} hours, until {closed_at}; \
          the customer must write first"
     )]
-    WindowClosed { last_customer_at: String, closed_at: String },
+    WindowClosed { last_customer_at: String, closed_at: String, hours: u32 },
     #[error("the customer has not written yet, so Meta lets nobody write to them")]
     NeverWrote,
     #[error(
@@ -133,7 +133,7 @@ pub async fn reply(
     let before = lock(&mut tx, id).await?;
     let outbox_ids: Vec<Uuid> = (0..parts.len()).map(|index| row_id(id, request_key, index)).collect();
     let now = app.clock.now();
-    let sends_as = allowed(now, before.window_closes_at, before.last_customer_at);
+    let sends_as = allowed(&app.settings.window_rules, now, before.window_closes_at, before.last_customer_at);
     if let Some(first) = outbox_ids.first()
         && request_key.is_some()
         && db::outbox::get(&mut *tx, *first).await?.is_some()
@@ -211,8 +211,8 @@ pub async fn hand_back(app: &App, id: Uuid, agent: &str, resolve: bool) -> Resul
 }
 
 /// Until when a person may write, as far as Meta's rules are known here.
-pub fn agent_may_write_until(conversation: &Conversation) -> Option<DateTime<Utc>> {
-    let tagged = conversation.last_customer_at.map(|at| at + Duration::milliseconds(HUMAN_AGENT_WINDOW_MS));
+pub fn agent_may_write_until(rules: &WindowRules, conversation: &Conversation) -> Option<DateTime<Utc>> {
+    let tagged = conversation.last_customer_at.map(|at| at + Duration::milliseconds(rules.human_agent_ms()));
     tagged.max(conversation.window_closes_at)
 }
 
@@ -269,6 +269,7 @@ fn parts(text: &str) -> Result<Vec<String>, HandoverError> {
 }
 
 fn allowed(
+    rules: &WindowRules,
     now: DateTime<Utc>,
     window_closes_at: Option<DateTime<Utc>>,
     last_customer_at: Option<DateTime<Utc>>,
@@ -277,12 +278,16 @@ fn allowed(
         return Ok(SendsAs::Response);
     }
     let last_customer_at = last_customer_at.ok_or(HandoverError::NeverWrote)?;
-    let closed_at = last_customer_at + Duration::milliseconds(HUMAN_AGENT_WINDOW_MS);
+    let closed_at = last_customer_at + Duration::milliseconds(rules.human_agent_ms());
     if closed_at > now {
         return Ok(SendsAs::HumanAgent);
     }
     let shown = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    Err(HandoverError::WindowClosed { last_customer_at: shown(last_customer_at), closed_at: shown(closed_at) })
+    Err(HandoverError::WindowClosed {
+        last_customer_at: shown(last_customer_at),
+        closed_at: shown(closed_at),
+        hours: rules.human_agent_hours,
+    })
 }
 
 /// A new id; or, for a request with a key, the id that the same request always gets.
@@ -305,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_person_may_answer_for_seven_days_and_not_a_moment_longer() {
-        let now = Utc::now();
+        let (rules, now) = (WindowRules::default(), Utc::now());
         let ago = |ms: i64| Some(now - Duration::milliseconds(ms));
         let day = 86_400_000;
         let cases = [
@@ -318,10 +323,14 @@ mod tests {
             (None, None, None),
         ];
         for (closes_at, last_customer_at, expected) in cases {
-            assert_eq!(allowed(now, closes_at, last_customer_at).ok(), expected, "{closes_at:?} {last_customer_at:?}");
+            assert_eq!(
+                allowed(&rules, now, closes_at, last_customer_at).ok(),
+                expected,
+                "{closes_at:?} {last_customer_at:?}"
+            );
         }
-        let message = allowed(now, None, ago(9 * day)).unwrap_err().to_string();
-        assert!(message.contains("for 7 days"), "{message}");
+        let message = allowed(&rules, now, None, ago(9 * day)).unwrap_err().to_string();
+        assert!(message.contains("for 168 hours"), "{message}");
     }
 
     #[test]

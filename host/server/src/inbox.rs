@@ -8,7 +8,13 @@
 //!
 //! Each writer keeps a connection of its own: the tests of a pool, before and after each use, would cost as much as the insert.
 //! A connection that broke while it lay idle is replaced and the insert repeated, which is harmless: `dedupe_key` knows what
-//! is stored. When a group's statement is refused (not: fails to reach the database), each delivery is tried alone, so one that
+//! is stored.
+//!
+//! Repeated deliveries are rare, and looking for them costs each insert: so a group is inserted as if there were none. Where there is
+//! one, Postgres stores nothing of it (the unique `dedupe_key`), the group is inserted again with a look at each, and so are those that
+//! follow for a while, since Meta repeats what it could not deliver in rows.
+//!
+//! When a group's statement is refused (not: fails to reach the database), each delivery is tried alone, so one that
 //! Postgres cannot take never costs its neighbours.
 
 mod echoes;
@@ -23,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::db;
-use crate::db::inbox::NewEvent;
+use crate::db::inbox::{NewEvent, Repeated};
 use crate::fail_point::{self, Point};
 use crate::keys::Keys;
 use crate::queue::{ConversationKey, WakeUps};
@@ -35,16 +41,17 @@ pub use keys::{InboxKey, InboxKeys};
 /// A connection that has lain idle for this long is tested before its next use.
 const TEST_AFTER: Duration = Duration::from_secs(5);
 
-/// Tries of one statement that Postgres may ask for.
-const TRIES: usize = 3;
+/// Tries of one statement that Postgres may ask for, or that a repeated delivery needs.
+const TRIES: usize = 4;
+
+/// After a repeated delivery, more are expected for so long.
+const REPEATS_EXPECTED: Duration = Duration::from_secs(10);
 
 /// Why a delivery was not stored. In all cases Meta repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InboxError {
     #[error("the inbox is full: more deliveries wait for the database than inbox.pending_max")]
     Full,
-    #[error("the database did not confirm in time")]
-    Slow,
     #[error("the database refused the events, or cannot be reached")]
     Refused,
 }
@@ -58,7 +65,6 @@ struct Delivery {
 #[derive(Debug, Clone)]
 pub struct Inbox {
     sender: mpsc::Sender<Delivery>,
-    timeout: Duration,
     keys: InboxKeys,
 }
 
@@ -92,6 +98,7 @@ impl Inbox {
                 keys: keys.clone(),
                 kept: None,
                 timeout: ms(ack_timeout_ms),
+                repeats_until: None,
                 receiver: Arc::clone(&receiver),
                 rows_max: settings.rows_per_insert_max,
                 wake_ups: wake_ups.clone(),
@@ -99,18 +106,15 @@ impl Inbox {
             };
             tasks.spawn(writer.run(stop.clone()));
         }
-        Self { sender, timeout: ms(ack_timeout_ms), keys }
+        Self { sender, keys }
     }
 
-    /// Returns once the events are durable.
+    /// Returns once the events are durable. How long to wait is the caller's to say: what is dropped meanwhile is not stored, unless
+    /// it is on its way already.
     pub async fn store(&self, events: Vec<NewEvent>) -> Result<(), InboxError> {
         let (done, stored) = oneshot::channel();
         self.sender.try_send(Delivery { events, done }).map_err(|_| InboxError::Full)?;
-        match tokio::time::timeout(self.timeout, stored).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(InboxError::Refused),
-            Err(_) => Err(InboxError::Slow),
-        }
+        stored.await.unwrap_or(Err(InboxError::Refused))
     }
 
     /// The keys under which unread events are sealed.
@@ -132,6 +136,8 @@ struct Writer {
     kept: Option<(PgConnection, Instant)>,
     /// A database that does not answer for this long has lost the connection, though nobody said so.
     timeout: Duration,
+    /// Until when repeated deliveries are expected.
+    repeats_until: Option<Instant>,
     receiver: Arc<Mutex<mpsc::Receiver<Delivery>>>,
     rows_max: usize,
     wake_ups: WakeUps,
@@ -236,7 +242,8 @@ impl Writer {
         if answered_at.elapsed() > TEST_AFTER {
             db::test(&mut connection).await?;
         }
-        let result = match tokio::time::timeout(self.timeout, insert(&mut connection, &self.keys, events)).await {
+        let inserted = insert(&mut connection, &self.keys, &mut self.repeats_until, events);
+        let result = match tokio::time::timeout(self.timeout, inserted).await {
             Ok(result) => result,
             Err(_) => return Err(sqlx::Error::PoolTimedOut),
         };
@@ -257,8 +264,7 @@ impl Writer {
             match self.insert(std::slice::from_ref(event)).await {
                 Err(error) if is_refusal(&error) => {
                     tracing::error!(%error, kind = event.kind, "an event cannot be stored; only that it came is kept");
-                    let bare =
-                        NewEvent { payload: serde_json::json!({ "unstorable": true }), mid: None, ..event.clone() };
+                    let bare = NewEvent { payload: r#"{"unstorable":true}"#.to_owned(), mid: None, ..event.clone() };
                     self.insert(&[bare]).await?;
                 }
                 other => other?,
@@ -277,16 +283,29 @@ impl Writer {
     }
 }
 
-/// Seals and inserts; a deadlock or serialisation failure is Postgres asking for another try, and a key that may not be used any more
-/// is replaced.
-async fn insert(connection: &mut PgConnection, keys: &InboxKeys, events: &[NewEvent]) -> sqlx::Result<()> {
+/// Seals and inserts; a deadlock or serialisation failure is Postgres asking for another try, a key that may not be used any more
+/// is replaced, and a repeated delivery makes the next try look for it.
+async fn insert(
+    connection: &mut PgConnection,
+    keys: &InboxKeys,
+    repeats_until: &mut Option<Instant>,
+    events: &[NewEvent],
+) -> sqlx::Result<()> {
     let mut refused = sqlx::Error::PoolTimedOut;
     for _ in 0..TRIES {
         let key = keys.current(connection).await?;
         let sealed = events.iter().map(|event| key.seal(event)).collect::<sqlx::Result<Vec<_>>>()?;
-        match db::inbox::insert_sealed(&mut *connection, key.id, events, &sealed).await {
+        let repeated = match repeats_until {
+            Some(until) if *until > Instant::now() => Repeated::PassOver,
+            _ => Repeated::Fail,
+        };
+        match db::inbox::insert_sealed(&mut *connection, key.id, events, &sealed, repeated).await {
             Ok(true) => return Ok(()),
             Ok(false) => keys.retire(),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() && repeated == Repeated::Fail => {
+                *repeats_until = Some(Instant::now() + REPEATS_EXPECTED);
+                refused = sqlx::Error::Database(error);
+            }
             Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40P01" | "40001")) => {
                 refused = sqlx::Error::Database(error);
             }

@@ -12,7 +12,7 @@ use chrono::{DateTime, Duration, Utc};
 use frontdesk_messenger::event::{Echo, Event, EventKind};
 use frontdesk_messenger::ids::PageId;
 use frontdesk_messenger::window::{self, WindowOpener, WindowRule};
-use frontdesk_messenger::{Channel, event};
+use frontdesk_messenger::{Channel, Recipient, event};
 use sqlx::{Connection, PgConnection};
 
 use crate::app::App;
@@ -159,6 +159,11 @@ impl Intake<'_> {
         // Meta's clock counts, but never from the future: it would hold the window open too long.
         let at = stored.event_at.unwrap_or(stored.received_at).min(stored.received_at);
         self.open_window(tx, event, at).await?;
+        if let (Some(_), Some(user_ref)) = (&event.psid, &event.user_ref)
+            && let Some(key) = Recipient::UserRef(user_ref.clone()).person_key()
+        {
+            self.known_before(tx, &key).await?;
+        }
         let note = match &event.kind {
             EventKind::Message(message) => {
                 self.customer_message(tx, stored, event, &Words::of_message(message), at).await?;
@@ -270,10 +275,11 @@ impl Intake<'_> {
         let is_message = matches!(event.kind, EventKind::Message(_));
         let wrote = is_message && !event.from_page && event.channel != Channel::Changes;
         let closes_at = |rule: WindowRule| at + Duration::milliseconds(rule.duration_ms);
-        let rule = window::opens_window(event).filter(|rule| !rule.needs_existing_thread || is_known);
+        let rules = &self.app.settings.window_rules;
+        let rule = rules.opened_by(event).filter(|rule| !rule.needs_existing_thread || is_known);
         let opening = rule.map(|rule| {
-            let ad = WindowOpener::AdMessage.rule();
-            let after_ad_click = is_message.then(|| (opener_name(ad.opener), closes_at(ad)));
+            let ad = rules.of(WindowOpener::AdMessage).filter(|_| is_message);
+            let after_ad_click = ad.map(|ad| (opener_name(ad.opener), closes_at(ad)));
             Opening { opened_by: opener_name(rule.opener), closes_at: closes_at(rule), after_ad_click }
         });
         if wrote || opening.is_some() {
@@ -296,7 +302,7 @@ impl Intake<'_> {
         let Some(wrote_at) = db::messages::first_written_since(&mut *tx, id, at).await? else {
             return db::conversations::note_ad_click(&mut *tx, id, at).await;
         };
-        let rule = WindowOpener::AdMessage.rule();
+        let Some(rule) = self.app.settings.window_rules.of(WindowOpener::AdMessage) else { return Ok(()) };
         let closes_at = wrote_at + Duration::milliseconds(rule.duration_ms);
         db::conversations::open_window(&mut *tx, id, opener_name(rule.opener), wrote_at, closes_at).await
     }
@@ -410,6 +416,7 @@ impl Intake<'_> {
                 // The echo proves that Meta took the message, whatever became of the answer to our request; also when it names
                 // the person by another id than we sent to, as after a `user_ref`.
                 Some(row) if row.page_id == stored.page_id => {
+                    self.known_before(tx, &row.psid).await?;
                     db::outbox::mark_sent(&mut *tx, id, stored.mid.as_deref()).await?;
                     match stored.mid.as_deref() {
                         // A person settled it before Meta's id was known.

@@ -32,7 +32,7 @@ use crate::db;
 
 pub use ring::{KeyId, KeyRing, Wrapped};
 pub use rotation::rotate;
-pub use seal::{Binding, OpenError, SealingKey};
+pub use seal::{Binding, Cipher, OpenError, SealingKey};
 pub use source::{KEYS_FILE, obtain};
 
 /// Purpose of a wrapped person key.

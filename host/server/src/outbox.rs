@@ -30,7 +30,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use frontdesk_messenger::graph::{CallTrace, ProofForm};
 use frontdesk_messenger::outbound::SenderAction;
-use frontdesk_messenger::window::HUMAN_AGENT_WINDOW_MS;
+use frontdesk_messenger::window::WindowRules;
 use frontdesk_messenger::{
     AgentId, AgentReply, Failure, GraphClient, GraphConfig, OutboundMessage, PageCredentials, Recipient, Reply,
 };
@@ -213,7 +213,7 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
         settle(app, &row, Verdict::PageState { state: "parked", reason }, None).await;
         return;
     };
-    let message = match message(&row, app.clock.now()) {
+    let message = match message(&app.settings.window_rules, &row, app.clock.now()) {
         Ok(message) => message,
         Err(reason) => {
             settle(app, &row, Verdict::Fail(reason), None).await;
@@ -255,8 +255,8 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
     settle(app, &row, verdict, Some(&reply.trace)).await;
 }
 
-/// The message as the Send API takes it. Past the window an agent's words go out as HUMAN_AGENT, for seven days.
-fn message(row: &Claimed, now: DateTime<Utc>) -> Result<OutboundMessage, String> {
+/// The message as the Send API takes it. Past the window an agent's words go out as HUMAN_AGENT, as long as the rules say.
+fn message(rules: &WindowRules, row: &Claimed, now: DateTime<Utc>) -> Result<OutboundMessage, String> {
     let recipient = Recipient::of_person(&row.psid);
     let message = OutboundMessage::text(recipient, row.text.clone())
         .and_then(|message| message.with_metadata(metadata_of_row(row.id)))
@@ -266,11 +266,12 @@ fn message(row: &Claimed, now: DateTime<Utc>) -> Result<OutboundMessage, String>
     if row.window_closes_at.is_some_and(|closes_at| closes_at > now) {
         return Ok(reply.within_window());
     }
-    let tagged_until = row.last_customer_at.map(|at| at + chrono::Duration::milliseconds(HUMAN_AGENT_WINDOW_MS));
+    let tagged_until = row.last_customer_at.map(|at| at + chrono::Duration::milliseconds(rules.human_agent_ms()));
     if tagged_until.is_some_and(|until| until > now) {
         return Ok(reply.as_human_agent());
     }
-    Err("the customer's last message is more than 7 days old: Meta lets nobody answer it".into())
+    let hours = rules.human_agent_hours;
+    Err(format!("the customer's last message is more than {hours} hours old: Meta lets nobody answer it"))
 }
 
 /// Pauses a Page's lane when Meta refuses for its limits, or is about to.

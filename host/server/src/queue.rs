@@ -1,8 +1,10 @@
 //! Wake-ups over Redis Streams: "this conversation has unread events".
 //!
 //! # Structures
-//! - Stream `{namespace}:wakeups`, one entry per wake-up with the fields `p` (Page id) and `s` (PSID; absent for a
-//!   Page's own events), trimmed to about `queue.length_max`.
+//! - Stream `{namespace}:wakeups`: entries with the fields `p` (Page id) and `s` (PSID; absent for a Page's own events), trimmed to
+//!   about `queue.length_max`. What waits to be written at the same time shares entries: up to [`KEYS_PER_ENTRY`] conversations, the
+//!   second and later ones in `p1`, `s1`, `p2`, … An entry is acknowledged when all of its conversations have been looked at. A
+//!   version that knows only `p` and `s` leaves the others to the sweeper.
 //! - Consumer group `workers`; each process is one consumer with a random name and one connection of its own for the
 //!   blocking read, because a blocking command stalls every other one on its connection.
 //!
@@ -18,7 +20,7 @@
 pub mod consumers;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -37,8 +39,13 @@ use crate::settings::{QueueSettings, ms};
 const GROUP: &str = "workers";
 /// Wake-ups that wait to be written; more are left to the sweeper.
 const BUFFER: usize = 16_384;
+/// Conversations that one entry names. Redis counts by entries; but an entry is one process's.
+const KEYS_PER_ENTRY: usize = 8;
 /// Wake-ups written in one round trip.
 const PIPELINE_MAX: usize = 512;
+/// Their fields.
+const FIELDS: [(&str, &str); KEYS_PER_ENTRY] =
+    [("p", "s"), ("p1", "s1"), ("p2", "s2"), ("p3", "s3"), ("p4", "s4"), ("p5", "s5"), ("p6", "s6"), ("p7", "s7")];
 const BLOCK_MS: u64 = 2_000;
 /// How often names of dead workers are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
@@ -57,7 +64,22 @@ pub struct ConversationKey {
 #[derive(Debug, Clone)]
 pub struct WakeUp {
     pub key: ConversationKey,
-    pub entry: Option<String>,
+    pub entry: Option<Arc<Entry>>,
+}
+
+/// A stream entry in hand.
+#[derive(Debug)]
+pub struct Entry {
+    id: String,
+    /// Its conversations that have not been looked at.
+    open: AtomicUsize,
+}
+
+impl Entry {
+    /// Notes that one of its conversations has been looked at. With the last, the id to acknowledge.
+    pub fn looked_at(&self) -> Option<String> {
+        (self.open.fetch_sub(1, Ordering::AcqRel) == 1).then(|| self.id.clone())
+    }
 }
 
 /// Sends wake-ups without waiting.
@@ -198,19 +220,19 @@ impl Queue {
         connection: &mut Option<MultiplexedConnection>,
         batch: &[ConversationKey],
     ) -> RedisResult<()> {
-        let mut pipeline = redis::pipe();
-        for key in batch {
-            pipeline
-                .cmd("XADD")
-                .arg(&*self.stream)
-                .arg("MAXLEN")
-                .arg("~")
-                .arg(self.settings.length_max)
-                .arg("*")
-                .arg("p")
-                .arg(&key.page_id);
-            if let Some(psid) = &key.psid {
-                pipeline.arg("s").arg(psid);
+        let mut pipeline = redis::Pipeline::with_capacity(batch.len().div_ceil(KEYS_PER_ENTRY));
+        for (at, keys) in batch.chunks(KEYS_PER_ENTRY).enumerate() {
+            pipeline.cmd("XADD").arg(&*self.stream);
+            // One look at the length for all of them.
+            if at == 0 {
+                pipeline.arg("MAXLEN").arg("~").arg(self.settings.length_max);
+            }
+            pipeline.arg("*");
+            for (key, (page_id, psid)) in keys.iter().zip(FIELDS) {
+                pipeline.arg(page_id).arg(&key.page_id);
+                if let Some(value) = &key.psid {
+                    pipeline.arg(psid).arg(value);
+                }
             }
             pipeline.ignore();
         }
@@ -306,11 +328,21 @@ impl Queue {
 
     /// Gives entries to the workers. False when they have stopped.
     async fn hand_on(&self, entries: Vec<StreamId>, sender: &mpsc::Sender<WakeUp>) -> bool {
-        for entry in entries {
-            let page_id: Option<String> = entry.get("p");
-            let key = ConversationKey { page_id: page_id.unwrap_or_default(), psid: entry.get("s") };
-            if sender.send(WakeUp { key, entry: Some(entry.id) }).await.is_err() {
-                return false;
+        for stream_entry in entries {
+            let field = |name: &str| stream_entry.get::<String>(name);
+            let mut keys: Vec<_> = FIELDS
+                .iter()
+                .filter_map(|(page_id, psid)| Some(ConversationKey { page_id: field(page_id)?, psid: field(psid) }))
+                .collect();
+            if keys.is_empty() {
+                // Nobody's writing: looked at in vain, and gone.
+                keys.push(ConversationKey { page_id: String::new(), psid: None });
+            }
+            let entry = Arc::new(Entry { open: AtomicUsize::new(keys.len()), id: stream_entry.id });
+            for key in keys {
+                if sender.send(WakeUp { key, entry: Some(Arc::clone(&entry)) }).await.is_err() {
+                    return false;
+                }
             }
         }
         true

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
+use frontdesk_messenger::window::{WindowRules, WindowRulesError};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::ModelSettings;
@@ -32,6 +33,7 @@ pub struct Settings {
     pub queue: QueueSettings,
     pub worker: WorkerSettings,
     pub turn: TurnSettings,
+    pub window_rules: WindowRules,
     pub handover: HandoverSettings,
     pub outbox: OutboxSettings,
     pub policies: PolicySettings,
@@ -274,6 +276,11 @@ pub enum SettingsError {
     },
     #[error("setting {key} is {found}, expected {expected}")]
     OutOfRange { key: &'static str, found: String, expected: String },
+    #[error("setting window_rules.{source}")]
+    WindowRules {
+        #[from]
+        source: WindowRulesError,
+    },
     #[error("[[pages]] number {index}: {problem}")]
     Page { index: usize, problem: String },
     #[error("{source}")]
@@ -372,6 +379,7 @@ impl Settings {
                 expected: "a prefix such as frontdesk".into(),
             });
         }
+        self.window_rules.check()?;
         self.check_pages()?;
         self.policies.trust.policy()?;
         Ok(self.policies.trust.check_chains(&self.chains(), &self.policies.dir)?)
@@ -436,6 +444,7 @@ mod tests {
         assert_eq!(settings.retrieval, RetrievalSettings::default());
         assert_eq!(settings.website, WebsiteSettings::default());
         assert_eq!(settings.redaction, RedactionSettings::default());
+        assert_eq!(settings.window_rules, WindowRules::default());
     }
 
     #[test]
@@ -469,6 +478,8 @@ mod tests {
         let cases = [
             ("[server]\nlisten_on = \"x\"\n", "listen_on"),
             ("[worker]\nconcurrency = 0\n", "setting worker.concurrency is 0, expected 1 to 1024"),
+            ("[window_rules]\nmessage = { hours = 9000 }\n", "setting window_rules.message.hours is 9000, expected 0"),
+            ("[window_rules]\nmesage = { hours = 9 }\n", "mesage"),
             ("[outbox]\nin_doubt_after_ms = 5\n", "more than graph.timeout_ms (10000)"),
             ("[policies.trust]\nrequired = true\n", "no component could ever be used"),
             ("[[pages]]\nid = \"12a\"\nname = \"x\"\n", "expected the digits of a Meta Page id"),

@@ -41,8 +41,9 @@ mod signature;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use chrono::{SecondsFormat, Utc};
+use frontdesk_messenger::usage::retry_after_ms;
 use rand::Rng;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
@@ -273,7 +274,9 @@ impl Sender {
             .send()
             .await;
         match sent {
-            Ok(response) => Answer::Status(response.status(), retry_after(response.headers())),
+            Ok(response) => {
+                Answer::Status(response.status(), retry_after_ms(response.headers()).map(|ms| ms.div_ceil(1_000)))
+            }
             // The address may hold a secret of the receiver's.
             Err(error) => Answer::None(error.without_url().to_string()),
         }
@@ -335,11 +338,6 @@ fn judge(answer: &Answer, attempts: i32, attempts_max: i32) -> Verdict {
 /// Up to a quarter more, so that what failed together does not come back together.
 fn jittered(pause: Duration) -> Duration {
     pause + pause.mul_f64(rand::rng().random_range(0.0..0.25))
-}
-
-/// Only the form in seconds; receivers that send a date are rare, and the backoff serves them too.
-fn retry_after(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

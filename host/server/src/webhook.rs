@@ -14,11 +14,12 @@
 //! | 413 | the body is larger than `server.webhook_body_bytes_max` |
 //! | 503 | the inbox cannot take it now (full, or the database is slow or away) |
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,24 +27,42 @@ use chrono::{DateTime, Utc};
 use frontdesk_messenger::event::{self, Event, EventKind};
 use frontdesk_messenger::ids::AppId;
 use frontdesk_messenger::{Channel, handshake, signature};
+use futures::FutureExt;
+use metrics::{Counter, Histogram};
 
 use crate::app::App;
 use crate::db::inbox::NewEvent;
 use crate::fail_point::{self, Point};
-use crate::inbox::InboxError;
 use crate::outbox;
 use crate::settings::OtherApps;
 
+/// The webhook's state: nothing here is looked up by name for each delivery.
+struct Webhook {
+    app: Arc<App>,
+    acked: Histogram,
+    /// Counts what comes most.
+    messages: Counter,
+}
+
 pub fn router(app: Arc<App>) -> Router {
+    let webhook = Webhook { app, acked: seconds(StatusCode::OK), messages: events("message", Channel::Messaging) };
     // Meta's app dashboard remembers the path of an older installation; both lead here.
     Router::new()
         .route("/meta/webhook", get(verify).post(receive))
         .route("/webhook", get(verify).post(receive))
-        .with_state(app)
+        .with_state(Arc::new(webhook))
 }
 
-async fn verify(State(app): State<Arc<App>>, Query(query): Query<Vec<(String, String)>>) -> Response {
-    let expected = std::slice::from_ref(&app.secrets.verify_token);
+fn seconds(status: StatusCode) -> Histogram {
+    metrics::histogram!("frontdesk_webhook_seconds", "status" => status.as_str().to_owned())
+}
+
+fn events(kind: &'static str, channel: Channel) -> Counter {
+    metrics::counter!("frontdesk_events_total", "kind" => kind, "channel" => channel.name())
+}
+
+async fn verify(State(webhook): State<Arc<Webhook>>, Query(query): Query<Vec<(String, String)>>) -> Response {
+    let expected = std::slice::from_ref(&webhook.app.secrets.verify_token);
     match handshake::verify_handshake_query(query.iter().map(|(k, v)| (k.as_str(), v.as_str())), expected) {
         Ok(challenge) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], challenge).into_response(),
         Err(error) => {
@@ -54,20 +73,29 @@ async fn verify(State(app): State<Arc<App>>, Query(query): Query<Vec<(String, St
     }
 }
 
-async fn receive(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+async fn receive(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
     let started = std::time::Instant::now();
+    // Taken apart here: the extractor of headers copies them.
+    let (parts, body) = request.into_parts();
     // One budget for reading and storing: Meta waits five seconds in all, and a client that dawdles holds memory.
-    let budget = crate::settings::ms(app.settings.server.ack_timeout_ms);
-    let response = match tokio::time::timeout(budget, accept(&app, &headers, body)).await {
-        Ok(response) => response,
-        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the delivery was not read and stored in time"),
+    let budget = crate::settings::ms(webhook.app.settings.server.ack_timeout_ms);
+    // A panic is a defect of ours: Meta repeats the delivery, and the connection stays.
+    let accepted = AssertUnwindSafe(accept(&webhook, &parts.headers, body)).catch_unwind();
+    let response = match tokio::time::timeout(budget, accepted).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => not_acknowledged("the delivery could not be handled"),
+        Err(_) => not_acknowledged("the delivery was not read and stored in time"),
     };
-    metrics::histogram!("frontdesk_webhook_seconds", "status" => response.status().as_str().to_owned())
-        .record(started.elapsed().as_secs_f64());
+    let took_s = started.elapsed().as_secs_f64();
+    match response.status() {
+        StatusCode::OK => webhook.acked.record(took_s),
+        other => seconds(other).record(took_s),
+    }
     response
 }
 
-async fn accept(app: &App, headers: &HeaderMap, body: Body) -> Response {
+async fn accept(webhook: &Webhook, headers: &HeaderMap, body: Body) -> Response {
+    let app = &webhook.app;
     let limit = app.settings.server.webhook_body_bytes_max;
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
         return refuse(
@@ -79,7 +107,7 @@ async fn accept(app: &App, headers: &HeaderMap, body: Body) -> Response {
         let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::UNAUTHORIZED);
         return refuse(status, &error.to_string());
     }
-    let events = match read(app, &body) {
+    let events = match read(webhook, &body) {
         Ok(events) => events,
         Err(error) => {
             let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
@@ -92,11 +120,13 @@ async fn accept(app: &App, headers: &HeaderMap, body: Body) -> Response {
     fail_point::reach(Point::DeliveryRead);
     match app.inbox.store(events).await {
         Ok(()) => (StatusCode::OK, "EVENT_RECEIVED").into_response(),
-        Err(error @ (InboxError::Full | InboxError::Slow | InboxError::Refused)) => {
-            tracing::error!(%error, "a delivery was not acknowledged; Meta will repeat it");
-            ([(header::RETRY_AFTER, "1")], (StatusCode::SERVICE_UNAVAILABLE, error.to_string())).into_response()
-        }
+        Err(error) => not_acknowledged(&error.to_string()),
     }
+}
+
+fn not_acknowledged(reason: &str) -> Response {
+    tracing::error!(reason, "a delivery was not acknowledged; Meta will repeat it");
+    ([(header::RETRY_AFTER, "1")], (StatusCode::SERVICE_UNAVAILABLE, reason.to_owned())).into_response()
 }
 
 fn refuse(status: StatusCode, reason: &str) -> Response {
@@ -104,23 +134,23 @@ fn refuse(status: StatusCode, reason: &str) -> Response {
     (status, reason.to_owned()).into_response()
 }
 
-fn read(app: &App, body: &Bytes) -> Result<Vec<NewEvent>, event::ParseError> {
-    let batch = event::parse(body)?;
-    Ok(batch
-        .events
-        .into_iter()
-        .filter(|event| {
-            metrics::counter!("frontdesk_events_total", "kind" => event.kind_name(), "channel" => event.channel.name())
-                .increment(1);
-            // Test deliveries of the app dashboard carry nothing to keep.
-            !matches!(event.kind, EventKind::DashboardTest)
-        })
-        .map(|event| row(app, event))
-        .collect())
+fn read(webhook: &Webhook, body: &Bytes) -> Result<Vec<NewEvent>, event::ParseError> {
+    let mut rows = Vec::new();
+    event::parse_each(body, |event, json| {
+        match &event.kind {
+            EventKind::Message(_) if event.channel == Channel::Messaging => webhook.messages.increment(1),
+            _ => events(event.kind_name(), event.channel).increment(1),
+        }
+        // Test deliveries of the app dashboard carry nothing to keep.
+        if !matches!(event.kind, EventKind::DashboardTest) {
+            rows.push(row(&webhook.app, event, json));
+        }
+    })?;
+    Ok(rows)
 }
 
-/// What is stored of an event.
-pub fn row(app: &App, event: Event) -> NewEvent {
+/// What is stored of an event, whose text stands beside it.
+pub fn row(app: &App, event: Event, json: &str) -> NewEvent {
     let is_takeover = is_takeover(app, &event);
     let own_row = match &event.kind {
         EventKind::Echo(echo) if event.channel == Channel::Messaging => match echo_author(app, echo) {
@@ -138,10 +168,9 @@ pub fn row(app: &App, event: Event) -> NewEvent {
         channel: event.channel.name(),
         kind: event.kind_name(),
         event_at: event.timestamp_ms.and_then(DateTime::<Utc>::from_timestamp_millis),
-        entry_time: None,
         page_id: event.page_id.map(frontdesk_messenger::PageId::into_string).unwrap_or_default(),
         psid: person,
-        payload: event.raw,
+        payload: json.to_owned(),
     }
 }
 

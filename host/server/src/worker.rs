@@ -107,7 +107,7 @@ async fn dispatch(
             let running = app.load.run();
             handle(&app, &wake_up.key).await;
             drop(running);
-            if let Some(entry) = wake_up.entry {
+            if let Some(entry) = wake_up.entry.and_then(|entry| entry.looked_at()) {
                 // An unacknowledged entry is claimed again and finds nothing to do.
                 let _ = acks.send(entry).await;
             }

@@ -13,56 +13,74 @@
 //!
 //! The canonical body has its keys sorted: Meta does not promise that a retry is byte-identical.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Channel, Event, EventKind, Feedback, ReactionAction};
 
 pub(super) fn dedupe_key(event: &Event) -> String {
-    let page = event.page_id.as_ref().map_or("-", |page| page.as_str());
-    let page = page_part(page);
+    let page = page_part(event.page_id.as_ref().map_or("-", |page| page.as_str()));
     let mid = event.kind.mid().map(|mid| mid.as_str());
+    let mut key = start(&page, event.kind_name(), event.channel, mid);
     let detail = match (&event.kind, mid) {
-        (EventKind::Message(_) | EventKind::Echo(_) | EventKind::Unsend { .. } | EventKind::Postback(_), Some(mid)) => {
-            format!("mid:{mid}")
+        (EventKind::Message(_) | EventKind::Echo(_) | EventKind::Unsend { .. } | EventKind::Postback(_), Some(_)) => {
+            return key;
         }
-        (EventKind::Edit { num_edit, text, .. }, Some(mid)) => match num_edit {
-            Some(number) => format!("mid:{mid}:{number}"),
-            None => format!("mid:{mid}:text-{}", digest(&[text.as_deref().unwrap_or_default()])),
+        (EventKind::Edit { num_edit, text, .. }, Some(_)) => match num_edit {
+            Some(number) => number.to_string(),
+            None => format!("text-{}", digest(&[text.as_deref().unwrap_or_default()])),
         },
-        (EventKind::Reaction(reaction), Some(mid)) => {
+        (EventKind::Reaction(reaction), Some(_)) => {
             let action = match &reaction.action {
                 ReactionAction::React => "react",
                 ReactionAction::Unreact => "unreact",
                 ReactionAction::Other(other) => other,
             };
             let emoji = reaction.emoji.as_deref().or(reaction.reaction.as_deref()).unwrap_or_default();
-            format!("mid:{mid}:{}", digest(&[&person(event), action, emoji, &time(event)]))
+            digest(&[&person(event), action, emoji, &time(event)])
         }
-        (EventKind::ResponseFeedback { verdict, .. }, Some(mid)) => {
+        (EventKind::ResponseFeedback { verdict, .. }, Some(_)) => {
             let verdict = match verdict {
                 Feedback::Good => "good",
                 Feedback::Bad => "bad",
                 Feedback::Other(other) => other,
             };
-            format!("mid:{mid}:{}", digest(&[&person(event), verdict, &time(event)]))
+            digest(&[&person(event), verdict, &time(event)])
         }
         _ => {
             let mut canonical = String::new();
             write_canonical(&event.raw, &mut canonical);
-            format!("sha256:{}", digest(&[&page, event.kind_name(), &person(event), &time(event), &canonical]))
+            let digest = digest(&[&page, event.kind_name(), &person(event), &time(event), &canonical]);
+            return start(&page, event.kind_name(), event.channel, None) + "sha256:" + &digest;
         }
     };
-    format!("{page}/{}/{}/{detail}", event.kind_name(), event.channel.name())
+    key.push(':');
+    key.push_str(&detail);
+    key
 }
 
-fn page_part(page: &str) -> String {
-    if page.len() <= 64 { page.to_owned() } else { digest(&[page]) }
+/// `page/kind/channel/`, and the message's id where that is the identity, or the beginning of it.
+fn start(page: &str, kind: &str, channel: Channel, mid: Option<&str>) -> String {
+    let mut key = String::with_capacity(page.len() + mid.map_or(0, str::len) + 128);
+    for part in [page, "/", kind, "/", channel.name(), "/"] {
+        key.push_str(part);
+    }
+    if let Some(mid) = mid {
+        key.push_str("mid:");
+        key.push_str(mid);
+    }
+    key
 }
 
-/// The key of a customer's message, for whoever asks whether it has arrived.
-pub fn message_key(page_id: &str, mid: &str) -> String {
-    format!("{}/message/{}/mid:{mid}", page_part(page_id), Channel::Messaging.name())
+fn page_part(page: &str) -> Cow<'_, str> {
+    if page.len() <= 64 { Cow::Borrowed(page) } else { Cow::Owned(digest(&[page])) }
+}
+
+/// The key of a customer's message, for whoever looks for it.
+pub fn message_key(page_id: &str, channel: Channel, mid: &str) -> String {
+    start(&page_part(page_id), "message", channel, Some(mid))
 }
 
 fn person(event: &Event) -> String {

@@ -45,6 +45,7 @@ pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>
     let mut transcript = db::messages::transcript(&app.pool, id, TRANSCRIPT_MAX).await?;
     let mut tickets = db::tickets::of_conversation(&app.pool, id, 20).await?;
     let mut outbox = db::outbox::open_of_conversation(&app.pool, id).await?;
+    let also_known_as = db::conversations::other_keys(&app.pool, &conversation.page_id, &conversation.psid).await?;
     app.words.open(&app.pool, &mut transcript).await?;
     app.words.open(&app.pool, &mut tickets).await?;
     app.words.open(&app.pool, &mut outbox).await?;
@@ -53,10 +54,11 @@ pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>
         "opened_at": conversation.window_opened_at,
         "closes_at": conversation.window_closes_at,
         "is_open": conversation.window_closes_at.is_some_and(|at| at > app.clock.now()),
-        "agent_may_write_until": handover::agent_may_write_until(&conversation),
+        "agent_may_write_until": handover::agent_may_write_until(&app.settings.window_rules, &conversation),
     });
     Ok(Json(json!({
         "conversation": conversation,
+        "also_known_as": also_known_as,
         "window": window,
         "transcript": transcript,
         "open_ticket": tickets.iter().find(|ticket| ticket.state == "open"),

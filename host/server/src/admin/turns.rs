@@ -356,6 +356,7 @@ mod tests {
             id: Uuid::from_u128(3),
             conversation_id: Uuid::from_u128(2),
             page_id: "42".into(),
+            psid: "7".into(),
             turn_id: Some(Uuid::from_u128(1)),
             author: "bot".into(),
             agent: None,

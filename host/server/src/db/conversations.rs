@@ -132,6 +132,48 @@ pub async fn list(
     .await
 }
 
+/// Who had the conversation that a plugin began with somebody.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct KnownBefore {
+    pub state: String,
+    pub state_reason: Option<String>,
+    pub state_since: DateTime<Utc>,
+}
+
+/// Notes that the person of the conversation `user_ref` (a key with its prefix) writes as `psid`. `None`: that was known, or there is
+/// no such conversation.
+pub async fn learn_psid(
+    tx: &mut PgConnection,
+    page_id: &str,
+    user_ref: &str,
+    psid: &str,
+) -> sqlx::Result<Option<KnownBefore>> {
+    sqlx::query_as(
+        "update conversations set known_as = $3 where page_id = $1 and psid = $2 and known_as is distinct from $3
+         returning state, state_reason, state_since",
+    )
+    .bind(page_id)
+    .bind(user_ref)
+    .bind(psid)
+    .fetch_optional(tx)
+    .await
+}
+
+/// The other keys under which the person of a conversation's key is known on the Page: the PSID of a `user_ref`, or the other way round.
+pub async fn other_keys(db: impl PgExecutor<'_>, page_id: &str, key: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "with psid as (
+           select coalesce((select known_as from conversations where page_id = $1 and psid = $2), $2) as psid)
+         select key from (select psid as key from psid
+                          union select c.psid from conversations c, psid where c.page_id = $1 and c.known_as = psid.psid) k
+         where key <> $2 order by key limit 100",
+    )
+    .bind(page_id)
+    .bind(key)
+    .fetch_all(db)
+    .await
+}
+
 /// Changes the owner: bumps the epoch, and voids what the machine has not sent yet. Returns how many rows became void.
 ///
 /// `since` is the event's own time, where an event changed the owner: a later look at an older event must not undo it.

@@ -1,6 +1,7 @@
 //! Table `inbox`: every event that was acknowledged to Meta, until a turn (or nothing) came of it.
 
 use chrono::{DateTime, Utc};
+use frontdesk_messenger::Channel;
 use frontdesk_messenger::event::message_key;
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -20,8 +21,8 @@ pub struct NewEvent {
     /// The row of our outbox that the event is an echo of.
     pub own_row: Option<Uuid>,
     pub event_at: Option<DateTime<Utc>>,
-    pub entry_time: Option<DateTime<Utc>>,
-    pub payload: Value,
+    /// JSON: the piece of Meta's body.
+    pub payload: String,
 }
 
 /// An event that waits to be handled.
@@ -48,25 +49,44 @@ pub struct StoredEvent {
     pub is_postponed: bool,
 }
 
-/// Stores events in one statement, hence one commit, each with its sealed payload. Repeated deliveries change nothing. False: the key
-/// may not be used any more, and nothing was stored.
+macro_rules! insert {
+    ($on_conflict:literal) => {
+        concat!(
+            "with live as (select 1 from inbox_keys where id = $10 and used_until > now()),
+                  stored as (
+                    insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover, event_at, sealed)
+                    select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bool[],
+                                         $8::timestamptz[], $9::bytea[])
+                    where exists (select 1 from live) ",
+            $on_conflict,
+            ") select exists (select 1 from live)"
+        )
+    };
+}
+
+/// What to do with events that are stored already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeated {
+    /// They are passed over. Looking for each costs a fifth more.
+    PassOver,
+    /// They make the statement fail with a unique violation, and nothing is stored.
+    Fail,
+}
+
+/// Stores events in one statement, hence one commit, each with its sealed payload. False: the key may not be used any more, and
+/// nothing was stored.
 pub async fn insert_sealed(
     db: impl PgExecutor<'_>,
     key_id: Uuid,
     events: &[NewEvent],
     sealed: &[Vec<u8>],
+    repeated: Repeated,
 ) -> sqlx::Result<bool> {
     let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
-    sqlx::query_scalar(
-        "with live as (select 1 from inbox_keys where id = $11 and used_until > now()),
-              stored as (
-                insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover, event_at, entry_time, sealed)
-                select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bool[],
-                                     $8::timestamptz[], $9::timestamptz[], $10::bytea[])
-                where exists (select 1 from live)
-                on conflict (dedupe_key) do nothing)
-         select exists (select 1 from live)",
-    )
+    sqlx::query_scalar(match repeated {
+        Repeated::PassOver => insert!("on conflict (dedupe_key) do nothing"),
+        Repeated::Fail => insert!(""),
+    })
     .bind(column(|e| &e.page_id))
     .bind(events.iter().map(|e| e.psid.as_deref()).collect::<Vec<_>>())
     .bind(column(|e| e.channel))
@@ -75,7 +95,6 @@ pub async fn insert_sealed(
     .bind(events.iter().map(|e| e.mid.as_deref()).collect::<Vec<_>>())
     .bind(events.iter().map(|e| e.is_takeover).collect::<Vec<_>>())
     .bind(events.iter().map(|e| e.event_at).collect::<Vec<_>>())
-    .bind(events.iter().map(|e| e.entry_time).collect::<Vec<_>>())
     .bind(sealed)
     .bind(key_id)
     .fetch_one(db)
@@ -157,31 +176,6 @@ pub async fn keep(db: impl PgExecutor<'_>, kept: &[Kept]) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Stores events as they are, as versions before the sealed form did; measurements and tests of what those left use it. Returns how
-/// many were new.
-pub async fn insert(db: impl PgExecutor<'_>, events: &[NewEvent]) -> sqlx::Result<u64> {
-    let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
-    let done = sqlx::query(
-        "insert into inbox (page_id, psid, channel, kind, dedupe_key, mid, is_takeover, event_at, entry_time, payload)
-         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bool[],
-                              $8::timestamptz[], $9::timestamptz[], $10::jsonb[])
-         on conflict (dedupe_key) do nothing",
-    )
-    .bind(column(|e| &e.page_id))
-    .bind(events.iter().map(|e| e.psid.as_deref()).collect::<Vec<_>>())
-    .bind(column(|e| e.channel))
-    .bind(column(|e| e.kind))
-    .bind(column(|e| &e.dedupe_key))
-    .bind(events.iter().map(|e| e.mid.as_deref()).collect::<Vec<_>>())
-    .bind(events.iter().map(|e| e.is_takeover).collect::<Vec<_>>())
-    .bind(events.iter().map(|e| e.event_at).collect::<Vec<_>>())
-    .bind(events.iter().map(|e| e.entry_time).collect::<Vec<_>>())
-    .bind(events.iter().map(|e| &e.payload).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected())
-}
-
 /// The unread events of a conversation in Meta's order, oldest first; postponed ones too, so that no later message
 /// overtakes them. `psid` `None` reads a Page's own lane.
 pub async fn pending(
@@ -234,7 +228,7 @@ pub async fn corrections(
 
 /// Those of these messages that were never stored, by the keys that recognise repeated deliveries.
 pub async fn missing_messages(db: impl PgExecutor<'_>, page_id: &str, mids: &[String]) -> sqlx::Result<Vec<String>> {
-    let keys: Vec<String> = mids.iter().map(|mid| message_key(page_id, mid)).collect();
+    let keys: Vec<String> = mids.iter().map(|mid| message_key(page_id, Channel::Messaging, mid)).collect();
     sqlx::query_scalar(
         "select asked.mid from unnest($1::text[], $2::text[]) asked (mid, key)
          where not exists (select 1 from inbox i where i.dedupe_key = asked.key)",
@@ -302,7 +296,7 @@ pub async fn reopen(
 ) -> sqlx::Result<Vec<Reopened>> {
     sqlx::query_as(
         "update inbox set state = 'pending', turn_id = null, done_at = null, note = null, attempts = 0, not_before = null
-         where (page_id = $2 and psid = $3 and mid = any($4) or id = any($5))
+         where (page_id = $2 and psid = $3 and (mid = any($4) and kind <> 'message' or dedupe_key = any($6)) or id = any($5))
            and turn_id = $1 and state = 'done' and note is distinct from 'unsent'
          returning id, mid, event_at, received_at",
     )
@@ -311,6 +305,7 @@ pub async fn reopen(
     .bind(psid)
     .bind(mids)
     .bind(ids)
+    .bind(message_keys(page_id, mids))
     .fetch_all(db)
     .await
 }
@@ -422,15 +417,22 @@ pub async fn erase(db: impl PgExecutor<'_>, page_id: &str, psid: &str, mid: &str
     sqlx::query(
         "update inbox set payload = '{}', sealed = null, state = 'done', note = 'unsent',
                 done_at = coalesce(done_at, now())
-         where page_id = $1 and psid = $2 and mid = $3
-           and (kind in ('message', 'edit') or kind = 'echo' and state = 'done')",
+         where page_id = $1 and psid = $2
+           and (dedupe_key = any($4) or mid = $3 and kind <> 'message' and (kind = 'edit' or kind = 'echo' and state = 'done'))",
     )
     .bind(page_id)
     .bind(psid)
     .bind(mid)
+    .bind(message_keys(page_id, &[mid.to_owned()]))
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The keys under which these messages stand, if they came: as ours to answer, or in standby.
+fn message_keys(page_id: &str, mids: &[String]) -> Vec<String> {
+    let of = |mid: &String| [Channel::Messaging, Channel::Standby].map(|channel| message_key(page_id, channel, mid));
+    mids.iter().flat_map(of).collect()
 }
 
 /// Erases what one event says; what becomes of it is the caller's.

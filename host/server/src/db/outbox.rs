@@ -59,6 +59,9 @@ pub struct Row {
     pub id: Uuid,
     pub conversation_id: Uuid,
     pub page_id: String,
+    /// The conversation's key.
+    #[serde(skip)]
+    pub psid: String,
     pub turn_id: Option<Uuid>,
     pub author: String,
     pub agent: Option<String>,
@@ -72,7 +75,7 @@ pub struct Row {
     pub settled_at: Option<DateTime<Utc>>,
 }
 
-const ROW_COLUMNS: &str = "id, conversation_id, page_id, turn_id, author, agent, text, state, attempts, message_id, \
+const ROW_COLUMNS: &str = "id, conversation_id, page_id, psid, turn_id, author, agent, text, state, attempts, message_id, \
     error, first_sent_at, created_at, settled_at";
 
 /// Queues the parts of replies, in this order.

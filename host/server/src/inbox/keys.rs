@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::db;
 use crate::db::inbox::NewEvent;
-use crate::keys::{Binding, Keys, SealingKey, Wrapped};
+use crate::keys::{Binding, Cipher, Keys, SealingKey, Wrapped};
 
 const PURPOSE: &str = "inbox-key";
 const PAYLOAD: &str = "inbox-payload";
@@ -33,13 +33,13 @@ const REMEMBERED_MAX: usize = 256;
 #[derive(Debug, Clone)]
 pub struct InboxKey {
     pub id: Uuid,
-    key: SealingKey,
+    cipher: Arc<Cipher>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     current: Option<(InboxKey, Instant, SystemTime)>,
-    known: HashMap<Uuid, SealingKey>,
+    known: HashMap<Uuid, Arc<Cipher>>,
 }
 
 /// Makes keys, and finds those of others. Clones share them.
@@ -71,7 +71,7 @@ impl InboxKeys {
         let (key, wrapped) =
             self.keys.new_key(&binding(&[&id.to_string()])).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
         db::keys::insert_inbox_key(&mut *db, id, &wrapped, TAKEN_MINUTES).await?;
-        let made = InboxKey { id, key: key.derived(PAYLOAD) };
+        let made = InboxKey { id, cipher: payload_cipher(&key)? };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.current = Some((made.clone(), Instant::now(), SystemTime::now()));
         Ok(made)
@@ -95,32 +95,32 @@ impl InboxKeys {
         sealed: &[u8],
     ) -> sqlx::Result<Option<Zeroizing<Vec<u8>>>> {
         let Ok(id) = Uuid::from_slice(key_id) else { return Ok(None) };
-        let Some(key) = self.find(db, id).await? else {
+        let Some(cipher) = self.find(db, id).await? else {
             tracing::error!(key = %id, "an event was sealed under a key that is gone");
             return Ok(None);
         };
-        let opened = key.open(&payload_binding(&[page_id, psid.unwrap_or_default()]), sealed);
+        let opened = cipher.open(&payload_binding(&[page_id, psid.unwrap_or_default()]), sealed);
         Ok(opened.inspect_err(|error| tracing::error!(%error, "a stored event does not open")).ok())
     }
 
-    async fn find(&self, db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<SealingKey>> {
+    async fn find(&self, db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Arc<Cipher>>> {
         {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let own = state.current.as_ref().filter(|(key, ..)| key.id == id).map(|(key, ..)| key.key.clone());
-            if let Some(key) = own.or_else(|| state.known.get(&id).cloned()) {
-                return Ok(Some(key));
+            let own = state.current.as_ref().filter(|(key, ..)| key.id == id).map(|(key, ..)| Arc::clone(&key.cipher));
+            if let Some(cipher) = own.or_else(|| state.known.get(&id).cloned()) {
+                return Ok(Some(cipher));
             }
         }
         let Some((key_id, sealed)) = db::keys::inbox_key(&mut *db, id).await? else { return Ok(None) };
         let wrapped = Wrapped { key_id, sealed };
         let key = self.keys.open_key(&binding(&[&id.to_string()]), &wrapped);
-        let key = key.map_err(|error| sqlx::Error::Decode(Box::new(error)))?.derived(PAYLOAD);
+        let cipher = payload_cipher(&key.map_err(|error| sqlx::Error::Decode(Box::new(error)))?)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.known.len() >= REMEMBERED_MAX {
             state.known.clear();
         }
-        state.known.insert(id, key.clone());
-        Ok(Some(key))
+        state.known.insert(id, Arc::clone(&cipher));
+        Ok(Some(cipher))
     }
 
     /// Wraps the keys again under the current key-encryption key, at most `limit`. Returns how many.
@@ -146,13 +146,15 @@ impl InboxKey {
     /// # Errors
     /// When the system's random numbers fail.
     pub fn seal(&self, event: &NewEvent) -> sqlx::Result<Vec<u8>> {
-        let json =
-            Zeroizing::new(serde_json::to_vec(&event.payload).map_err(|error| sqlx::Error::Encode(error.into()))?);
         let place = [event.page_id.as_str(), event.psid.as_deref().unwrap_or_default()];
-        let sealed =
-            self.key.seal(&payload_binding(&place), &json).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        Ok([self.id.as_bytes(), sealed.as_slice()].concat())
+        self.cipher
+            .seal(&payload_binding(&place), self.id.as_bytes(), event.payload.as_bytes())
+            .map_err(|error| sqlx::Error::Encode(error.into()))
     }
+}
+
+fn payload_cipher(key: &SealingKey) -> sqlx::Result<Arc<Cipher>> {
+    key.derived(PAYLOAD).cipher().map(Arc::new).map_err(|error| sqlx::Error::Encode(Box::new(error)))
 }
 
 fn binding<'a>(ids: &'a [&'a str]) -> Binding<'a> {

@@ -1,9 +1,9 @@
 //! Who has a conversation, as far as Meta's events tell: the machine, people, or another app.
 
 use chrono::{DateTime, Duration, Utc};
-use frontdesk_messenger::Channel;
 use frontdesk_messenger::event::{Echo, Event, EventKind};
 use frontdesk_messenger::ids::{AppId, LEAD_GENERATION_APP_ID};
+use frontdesk_messenger::{Channel, Recipient};
 use sqlx::PgConnection;
 
 use super::Intake;
@@ -69,6 +69,23 @@ impl Intake<'_> {
         metrics::counter!("frontdesk_owner_changes_total", "to" => state.to_owned()).increment(1);
         tracing::info!(conversation = %self.conversation.id, state, reason, "the conversation changed its owner");
         self.read_again(tx).await
+    }
+
+    /// Notes that the person is the one whom a plugin knew by the `user_ref` of this key. Whoever had that conversation has this one
+    /// too, unless somebody has said since who has it.
+    pub(super) async fn known_before(&mut self, tx: &mut PgConnection, key: &str) -> sqlx::Result<()> {
+        let conversation = &self.conversation;
+        if !Recipient::is_user_ref(key) || conversation.psid == key || Recipient::is_user_ref(&conversation.psid) {
+            return Ok(());
+        }
+        let (page_id, psid) = (&conversation.page_id, &conversation.psid);
+        let Some(before) = db::conversations::learn_psid(&mut *tx, page_id, key, psid).await? else { return Ok(()) };
+        tracing::info!(conversation = %conversation.id, "the person is known from a plugin");
+        if before.state == "bot" || conversation.state != "bot" || conversation.state_reason.is_some() {
+            return Ok(());
+        }
+        let reason = before.state_reason.unwrap_or_else(|| "somebody else answers since a plugin began it".to_owned());
+        self.set_owner(tx, &before.state, &reason, before.state_since).await
     }
 
     async fn inbox_took(&mut self, tx: &mut PgConnection, at: DateTime<Utc>) -> sqlx::Result<()> {

@@ -28,7 +28,9 @@ pub struct Binding<'a> {
 impl Binding<'_> {
     /// Each part with its length before it: no two bindings have the same bytes.
     fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::from(CONTEXT);
+        let ids: usize = self.ids.iter().map(|id| 8 + id.len()).sum();
+        let mut bytes = Vec::with_capacity(CONTEXT.len() + 8 + self.purpose.len() + ids + 4);
+        bytes.extend_from_slice(CONTEXT);
         let mut part = |text: &str| {
             bytes.extend_from_slice(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
             bytes.extend_from_slice(text.as_bytes());
@@ -97,18 +99,51 @@ impl SealingKey {
         Self(bytes)
     }
 
+    /// The cipher with this key set up, for many values.
+    pub fn cipher(&self) -> Result<Cipher, OpenError> {
+        RandomizedNonceKey::new(&AES_256_GCM_SIV, self.bytes())
+            .map(Cipher)
+            .map_err(|_| OpenError::Sealing { purpose: "key" })
+    }
+
     /// Seals a value for its place.
     pub fn seal(&self, binding: &Binding<'_>, plain: &[u8]) -> Result<Vec<u8>, OpenError> {
-        let failed = |_| OpenError::Sealing { purpose: binding.purpose };
-        let key = RandomizedNonceKey::new(&AES_256_GCM_SIV, self.bytes()).map_err(failed)?;
-        // Encrypted in place; `clone` of the plain text would leave it behind in freed memory, as growing would.
-        let mut body = Vec::with_capacity(plain.len() + TAG_BYTES);
-        body.extend_from_slice(plain);
-        let nonce = key.seal_in_place_append_tag(Aad::from(binding.to_bytes()), &mut body).map_err(failed)?;
-        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + body.len());
+        self.cipher()?.seal(binding, &[], plain)
+    }
+
+    /// Opens a value at its place.
+    pub fn open(&self, binding: &Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        self.cipher()?.open(binding, sealed)
+    }
+}
+
+/// A key that is set up: the library wipes what it keeps of it. Threads may share it, since each value draws its own nonce.
+pub struct Cipher(RandomizedNonceKey);
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher(…)")
+    }
+}
+
+impl Cipher {
+    /// Seals a value for its place. The sealed value follows `before`, which is not part of it.
+    pub fn seal(&self, binding: &Binding<'_>, before: &[u8], plain: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let head = before.len() + 1 + NONCE_LEN;
+        // Encrypted where it stays; growing would leave the plain text behind in freed memory.
+        let mut sealed = Vec::with_capacity(head + plain.len() + TAG_BYTES);
+        sealed.extend_from_slice(before);
         sealed.push(FORMAT);
-        sealed.extend_from_slice(nonce.as_ref());
-        sealed.extend_from_slice(&body);
+        sealed.extend_from_slice(&[0; NONCE_LEN]);
+        sealed.extend_from_slice(plain);
+        let (start, body) = sealed.split_at_mut(head);
+        let (nonce, tag) = self
+            .0
+            .seal_in_place_separate_tag(Aad::from(binding.to_bytes()), body)
+            .map_err(|_| OpenError::Sealing { purpose: binding.purpose })?;
+        let (_, place) = start.split_at_mut(head - NONCE_LEN);
+        place.copy_from_slice(nonce.as_ref());
+        sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
     }
 
@@ -126,9 +161,8 @@ impl SealingKey {
             return Err(short());
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(refused)?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM_SIV, self.bytes()).map_err(refused)?;
         let mut body = Zeroizing::new(body.to_vec());
-        let length = key.open_in_place(nonce, Aad::from(binding.to_bytes()), &mut body).map_err(refused)?.len();
+        let length = self.0.open_in_place(nonce, Aad::from(binding.to_bytes()), &mut body).map_err(refused)?.len();
         body.truncate(length);
         Ok(body)
     }
@@ -191,6 +225,8 @@ mod tests {
     #[test]
     fn sealing_twice_gives_other_bytes_and_an_empty_value_is_one_too() {
         assert_ne!(key(1).seal(&PLACE, b"x").unwrap(), key(1).seal(&PLACE, b"x").unwrap());
+        let after = key(1).cipher().unwrap().seal(&PLACE, b"before", b"x").unwrap();
+        assert_eq!(&key(1).open(&PLACE, after.strip_prefix(b"before").unwrap()).unwrap()[..], b"x");
         let empty = key(1).seal(&PLACE, b"").unwrap();
         assert!(key(1).open(&PLACE, &empty).unwrap().is_empty());
         assert_ne!(key(1).derived("a").bytes(), key(1).derived("b").bytes());

@@ -18,7 +18,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use frontdesk_messenger::{AppId, Failure};
+use frontdesk_messenger::{AppId, Failure, Recipient};
 use hmac::{Hmac, KeyInit, Mac};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -195,8 +195,20 @@ async fn erase(app: &App, taken: &Taken) -> Result<(), ErasureError> {
     Ok(())
 }
 
-/// The people whom a subject means.
+/// The people whom a subject means, under all keys. A PSID stands before the `user_ref`s that it was learned for: their conversations
+/// hold the connection, which a repetition needs.
 async fn people(app: &App, subject: Subject) -> Result<Vec<(String, String)>, ErasureError> {
+    let mut people = named(app, subject).await?;
+    for (page_id, key) in people.clone() {
+        let others = db::conversations::other_keys(&app.pool, &page_id, &key).await?;
+        people.extend(others.into_iter().map(|other| (page_id.clone(), other)));
+    }
+    people.sort_by_key(|(page_id, key)| (Recipient::is_user_ref(key), page_id.clone(), key.clone()));
+    people.dedup();
+    Ok(people)
+}
+
+async fn named(app: &App, subject: Subject) -> Result<Vec<(String, String)>, ErasureError> {
     let user_id = match subject {
         Subject::Person { page_id, psid } => return Ok(vec![(page_id, psid)]),
         Subject::User { user_id } => user_id,
@@ -216,8 +228,6 @@ async fn people(app: &App, subject: Subject) -> Result<Vec<(String, String)>, Er
             Err(failure) => return Err(ErasureError::Graph { found: failure.name() }),
         }
     }
-    people.sort();
-    people.dedup();
     Ok(people)
 }
 
