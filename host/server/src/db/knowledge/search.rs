@@ -172,7 +172,8 @@ fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> Str
                   and (p.valid_from is null or p.valid_from <= $2) and (p.valid_until is null or p.valid_until > $2)
                   and ($3::text[] = '{}' or p.labels && $3) and ($4::text[] = '{}' or p.language = any($4))";
     // `walk` is evaluated before the index is walked, because the lateral part asks for it. Iterative scan: filters are
-    // applied while the index is walked, so a Page with few passages among many still gets its nearest ones.
+    // applied while the index is walked, so a Page with few passages among many still gets its nearest ones. A vector is long, and
+    // reading it again costs more than the walk: its distance is taken along.
     format!(
         "with walk as materialized (
              select set_config('hnsw.iterative_scan', 'strict_order', true)
@@ -184,8 +185,9 @@ fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> Str
              select u.ts_config::regconfig as ts_config, u.lexeme, u.query::tsquery as query
                from unnest($11::text[], $12::text[], $13::text[]) as u (ts_config, lexeme, query)
          ), nearest as materialized (
-             select n.id from walk cross join lateral (
-                 select p.id from passages p
+             select n.id, n.distance from walk cross join lateral (
+                 select p.id, p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) as distance
+                   from passages p
                   where walk.set <> '' and p.{of_model} = {model} and $6::vector is not null and {filter}
                   order by p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) limit {limit}
              ) n
@@ -198,11 +200,15 @@ fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> Str
          ), equal as materialized (
              select p.id from passages p where p.question_key = $7 and $7 <> '' and {filter} order by p.id limit 8
          ), chosen as (
-             select id from nearest union select id from matching union select id from equal
+             select id, min(distance) as distance from (
+                 select id, distance from nearest
+                 union all select id, null from matching union all select id, null from equal) found
+              group by id
          )
          select p.id, p.document_id, d.title, d.source, p.position, p.heading, p.text, p.question, p.language, p.labels,
                 p.ts_config::text as ts_config, p.id in (select id from equal) as exact,
-                case when p.{of_model} = {model}
+                case when c.distance is not null then 1 - c.distance
+                     when p.{of_model} = {model}
                      then 1 - (p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions})) end as cosine,
                 coalesce(ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking), 0) as rank,
                 array(select l.lexeme from words l where l.ts_config = p.ts_config and p.tsv @@ l.query) as matched
