@@ -42,6 +42,8 @@ use topic::Topic;
 
 /// A passage that fits by so much less than the setting asks is looked at, when the words say that it answers.
 const SCORE_GRACE: f32 = 0.15;
+/// The same for one that holds all words of the question, in its language.
+const WORDS_GRACE: f32 = 0.25;
 /// Share of the question's topic words that a quotation of such a passage must hold; translations are missed now and then.
 const GRACE_COVERAGE_MIN: f32 = 1.0;
 const GRACE_COVERAGE_MIN_FOREIGN: f32 = 0.65;
@@ -111,6 +113,10 @@ impl Extractive {
         }
         if passage.score >= self.score_min - SCORE_GRACE {
             return *coverage >= if *is_foreign { GRACE_COVERAGE_MIN_FOREIGN } else { GRACE_COVERAGE_MIN };
+        }
+        // What stands there word for word, in one language, need not be near as well.
+        if passage.score >= self.score_min - WORDS_GRACE && !is_foreign && *coverage >= 1.0 {
+            return true;
         }
         let is_about = if passage.question.is_some() { CLEAR_ENTRY_ABOUT_MIN } else { CLEAR_ABOUT_MIN };
         *coverage >= 1.0 && *about >= is_about

@@ -43,7 +43,14 @@ pub(super) struct Kinds {
     pub place: bool,
     pub duration: bool,
     pub amount: bool,
+    /// A day or an hour. Not every answer names one: "when your order leaves our warehouse".
+    pub time: bool,
 }
+
+/// Ways to ask for a day or an hour, folded.
+const WHEN: &[&str] = &["when", "whens", "wann", "cuando", "quand", "quando", "wanneer"];
+const HOURS: &[(&str, &[&str])] =
+    &[("what", &["time"]), ("que", &["hora"]), ("quelle", &["heure"]), ("che", &["ora"]), ("hoe", &["laat"])];
 
 const EXPENSIVE: &[&str] = &["expensive", "teuer", "caro", "cara", "cher", "chere", "duur"];
 
@@ -64,6 +71,7 @@ impl Kinds {
                 || names_a_time(&asked)
                 || time
                 || asks(HOW_LONG),
+            time: asks(WHEN) || HOURS.iter().any(|(first, second)| pair(first, second)),
             amount: costs
                 || asks(EXPENSIVE)
                 || pair("much", &["is", "are", "for", "to"])
@@ -256,6 +264,18 @@ pub(super) fn has_duration(text: &str, language: Option<&str>) -> bool {
     if knows_units { has_unit() || has_clock() } else { has_number(text) }
 }
 
+/// Whether a text says where something is by street and number: "at Uferweg 4", "12 High Street".
+pub(super) fn has_address(text: &str) -> bool {
+    static STREET: LazyLock<Option<regex::Regex>> = LazyLock::new(|| {
+        let before = r"\b(?:at|in|an|am|im|der|en|à|au|rue|la|calle|via|aan|op|de|het|na|no|rua)";
+        let name_and_number =
+            format!(r"{before} \p{{Lu}}[\p{{L}}'’.-]{{2,}}(?: [\p{{L}}'’.-]{{2,}})?,? \d{{1,4}}[a-z]?\b");
+        let street = r"(?:Street|Road|Avenue|Lane|Square|Drive|Boulevard|rue|avenue|place|boulevard|quai)";
+        regex::Regex::new(&format!(r"{name_and_number}|\b\d{{1,4}},? (?:\p{{Lu}}\p{{L}}+ ){{0,2}}{street}\b")).ok()
+    });
+    STREET.as_ref().is_some_and(|street| street.is_match(text))
+}
+
 /// Whether a text of a language says what something costs.
 pub(super) fn has_amount(text: &str, stems: &Stems) -> bool {
     has_sum(text, stems) || words(text).iter().any(|word| FREE.contains(&word.as_str()))
@@ -440,7 +460,7 @@ mod tests {
     #[test]
     fn a_kind_of_answer_is_asked_for() {
         let kinds = |question: &str, language: &str| {
-            let Kinds { place, duration, amount } = Kinds::of(question, &Stems::new(Some(language)));
+            let Kinds { place, duration, amount, .. } = Kinds::of(question, &Stems::new(Some(language)));
             (place, duration, amount)
         };
         for (question, language, expected) in [
@@ -458,6 +478,22 @@ mod tests {
             ("Quel est le prix ?", "fr", (false, false, true)),
         ] {
             assert_eq!(kinds(question, language), expected, "{question}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_told_from_other_numbers() {
+        for (text, expected) in [
+            ("We are at Uferweg 4 in Bregenz.", true),
+            ("The shop is at Flussgasse 12 in Innsbruck.", true),
+            ("Unser Laden ist in der Langen Gasse 7.", true),
+            ("Nous sommes au 12 rue Victor Hugo.", true),
+            ("Find us at 221 Baker Street.", true),
+            ("Murmel 16 costs 349 euros.", false),
+            ("On 24 December we are open from 9:00.", false),
+            ("We take bus 12 to Strandbad.", false),
+        ] {
+            assert_eq!(has_address(text), expected, "{text}");
         }
     }
 

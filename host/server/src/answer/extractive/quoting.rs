@@ -55,6 +55,18 @@ pub(super) fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef, topic: 
     if topic.is_another_dealing(passage.question.as_deref().unwrap_or(&heading)) {
         return None;
     }
+    let header = table_header(&passage.text).join(" ");
+    let texts = [passage.question.as_deref().unwrap_or_default(), heading.as_str(), header.as_str()];
+    let accepts = |sentences: &[&str], coverage: f32| {
+        // One concept may be met in passing, by another of its names: then only the heading says what the passage is about.
+        let is_anchored =
+            about > 0.0 || (coverage >= 1.0 && topic.says_enough(sentences) && topic.is_met_word_for_word(sentences));
+        coverage >= COVERAGE_MIN
+            && is_anchored
+            && topic.is_of_the_kind(sentences)
+            && topic.holds_essentials(&texts, sentences)
+            && topic.says_what_is_new(&texts, sentences)
+    };
     let quotation = match &passage.question {
         Some(question) => {
             let coverage = topic.coverage(&[question.as_str(), heading.as_str()], &all);
@@ -64,19 +76,10 @@ pub(super) fn quote<'a>(request: &DraftRequest, passage: &'a PassageRef, topic: 
             };
             (fits(&all) && !all.is_empty() && speaks).then_some(Quotation::of(passage, all, coverage, about))
         }
-        None => whole_list(topic, passage, &all, &fits, about).or_else(|| best_run(topic, passage, &all, &fits, about)),
+        None => whole_list(topic, passage, &all, &fits, about)
+            .or_else(|| best_run(topic, passage, &all, &|run, coverage| fits(run) && accepts(run, coverage), about)),
     };
-    let quotation = quotation.filter(|quotation| {
-        // One concept may be met in passing, by another of its names: then only the heading says what the passage is about.
-        let is_anchored = about > 0.0
-            || (quotation.coverage >= 1.0 && topic.says_enough() && topic.is_met_word_for_word(&quotation.sentences));
-        let header = table_header(&passage.text).join(" ");
-        let texts = [passage.question.as_deref().unwrap_or_default(), heading.as_str(), header.as_str()];
-        let is_met = quotation.coverage >= COVERAGE_MIN && is_anchored && topic.is_of_the_kind(&quotation.sentences);
-        is_met
-            && topic.holds_essentials(&texts, &quotation.sentences)
-            && topic.says_what_is_new(&texts, &quotation.sentences)
-    });
+    let quotation = quotation.filter(|quotation| accepts(&quotation.sentences, quotation.coverage));
     let echo = topic.echo(passage.question.as_deref().or(innermost(&passage.title)).unwrap_or_default());
     quotation.map(|quotation| Quotation { is_foreign: topic.is_foreign, heading: denying, echo, ..quotation })
 }
@@ -131,7 +134,7 @@ fn best_run<'a>(
     topic: &Topic,
     passage: &'a PassageRef,
     all: &[&'a str],
-    fits: &dyn Fn(&[&str]) -> bool,
+    accepts: &dyn Fn(&[&str], f32) -> bool,
     about: f32,
 ) -> Option<Quotation<'a>> {
     let header = table_header(&passage.text).join(" ");
@@ -141,16 +144,17 @@ fn best_run<'a>(
     // A short passage is one thought, and is given whole; a list's lines are as many.
     let is_list = all.len() > 1 && all.iter().all(|line| is_item(line));
     let is_elsewhere = all.iter().any(|sentence| topic.is_elsewhere(sentence));
-    let whole = all.len() <= SENTENCES_MAX && header.is_empty() && !is_list && !is_elsewhere && fits(all);
+    let whole = all.len() <= SENTENCES_MAX
+        && header.is_empty()
+        && !is_list
+        && !is_elsewhere
+        && accepts(all, topic.coverage(&context, all));
     for start in 0..all.len() {
         for length in 1..=SENTENCES_MAX.min(all.len() - start) {
             if whole && length < all.len() {
                 continue;
             }
             let run = all.get(start..start + length).unwrap_or_default();
-            if !fits(run) {
-                break;
-            }
             // What holds for another country or day leads up to the answer at most.
             if is_elsewhere && run.last().is_some_and(|last| topic.is_elsewhere(last)) {
                 continue;
@@ -159,15 +163,15 @@ fn best_run<'a>(
             if run.last().is_some_and(|last| last.trim_end().ends_with(':')) {
                 continue;
             }
-            if !topic.is_of_the_kind(run) {
-                continue;
-            }
             let single = run.iter().map(|sentence| topic.coverage(&context, &[sentence])).fold(0.0, f32::max);
             let own = run.iter().map(|sentence| topic.coverage(&[], &[sentence])).fold(0.0, f32::max);
             if single < SINGLE_COVERAGE_MIN {
                 continue;
             }
             let coverage = topic.coverage(&context, run);
+            if !accepts(run, coverage) {
+                continue;
+            }
             // A longer run must earn its length, and what the sentence itself says counts beside its heading.
             // Of two runs that hold the same, the one whose every sentence speaks of it.
             let each: f32 = run.iter().map(|sentence| topic.coverage(&[], &[sentence])).sum::<f32>() / length as f32;
@@ -178,7 +182,11 @@ fn best_run<'a>(
         }
     }
     let (_, coverage, run) = best?;
-    let run = if topic.is_general() { widened(topic, all, run, &context, fits) } else { run };
+    let run = if topic.is_general() {
+        widened(topic, all, run, &context, &|run| accepts(run, topic.coverage(&context, run)))
+    } else {
+        run
+    };
     Some(Quotation::of(passage, all.get(run)?.to_vec(), coverage, about))
 }
 

@@ -10,7 +10,7 @@ use crate::answer::reference::points_back;
 use crate::knowledge::terms::{Stems, is_name, words};
 use crate::knowledge::{Embedder, detect_language, focus};
 
-use super::asked::{self, Kinds, has_amount, has_duration, has_sum, is_cost, is_dealing};
+use super::asked::{self, Kinds, has_address, has_amount, has_duration, has_sum, is_cost, is_dealing};
 
 /// The words of the question that carry its topic.
 pub(super) struct Topic {
@@ -58,7 +58,7 @@ impl Topic {
         let context = request.context.as_deref().unwrap_or_default();
         let question = focus(&request.question);
         let mut asks = Kinds::of(&question, &theirs);
-        let has_own_kind = asks != Kinds::default();
+        let has_own_kind = Kinds { time: false, ..asks } != Kinds::default();
         if !has_own_kind && !context.is_empty() {
             // "And to Germany?" asks for what the question before did.
             asks = Kinds::of(&focus(context), &theirs);
@@ -152,13 +152,20 @@ impl Topic {
         let essential = || self.wanted.iter().filter(|wanted| wanted.is_essential && !wanted.is_generic);
         let is_named = |one: &Wanted| one.concept.is_some_and(is_name) || one.word.chars().any(char::is_numeric);
         // Behind a name, "it costs" may stand for what the sentence before has called a parcel.
-        let is_measured = (self.asks.duration || self.asks.amount) && !essential().any(is_named);
-        let names = || essential().filter(|one| is_measured || is_named(one));
+        let of_one_sentence: Vec<&Wanted> = if essential().any(is_named) {
+            essential().filter(|one| is_named(one)).collect()
+        } else if self.asks.duration || self.asks.amount {
+            let wanted = self.wanted.iter().filter(|one| !one.is_generic && !is_cost(one.concept));
+            wanted.filter(|one| held.holds(one, self.is_foreign)).collect()
+        } else {
+            Vec::new()
+        };
         essential().all(|wanted| held.holds(wanted, self.is_foreign))
-            && (names().next().is_none()
+            && (of_one_sentence.is_empty()
                 || sentences.iter().any(|sentence| {
                     let held = Held::new(&self.stems, more.iter().chain([sentence]));
-                    self.is_of_the_kind(&[sentence]) && names().all(|wanted| held.holds(wanted, self.is_foreign))
+                    self.is_of_the_kind(&[sentence])
+                        && of_one_sentence.iter().all(|wanted| held.holds(wanted, self.is_foreign))
                 }))
     }
 
@@ -183,10 +190,17 @@ impl Topic {
                 .any(|dealing| !self.wanted.iter().any(|one| one.concept == Some(dealing)))
     }
 
-    /// Whether the question has more than a lone word that may be met anywhere.
-    pub fn says_enough(&self) -> bool {
+    /// Whether the question has more than a lone word that may be met anywhere, or asks for what the sentences give: a price, a
+    /// place, a time.
+    pub fn says_enough(&self, sentences: &[&str]) -> bool {
         let mut wanted = self.wanted.iter().filter(|wanted| !wanted.is_generic);
-        wanted.next().is_some_and(|first| first.is_essential || wanted.next().is_some())
+        let Some(first) = wanted.next() else { return false };
+        let language = self.language.as_deref();
+        let is_given = || {
+            let is_timed = self.asks.time && sentences.iter().any(|sentence| has_duration(sentence, language));
+            self.asks.amount || self.asks.duration || is_timed || self.is_placed(sentences)
+        };
+        first.is_essential || wanted.next().is_some() || is_given()
     }
 
     /// How much a heading or curated question echoes this one, fillers and all: 1 when it is the same words.
@@ -203,10 +217,15 @@ impl Topic {
             && (!self.asks.amount || sentences.iter().any(|sentence| has_amount(sentence, &self.stems)))
     }
 
-    /// Whether one of the words stands there itself, or its translation.
+    /// Whether a place is asked for, and a sentence names a street and number.
+    fn is_placed(&self, sentences: &[&str]) -> bool {
+        self.asks.place && sentences.iter().any(|sentence| has_address(sentence))
+    }
+
+    /// Whether one of the words stands there itself, or its translation, or what is asked for is given as an address.
     pub fn is_met_word_for_word(&self, sentences: &[&str]) -> bool {
         let held = Held::new(&self.stems, sentences.iter());
-        self.wanted.iter().any(|wanted| held.holds_itself(wanted, self.is_foreign))
+        self.is_placed(sentences) || self.wanted.iter().any(|wanted| held.holds_itself(wanted, self.is_foreign))
     }
 
     /// Whether one sentence (with the heading) holds every word that only what is asked now says, and one of the concepts that
@@ -290,6 +309,23 @@ const GENERIC: &[&str] = &[
     "lasts",
     "valid",
     "charge",
+    "serve",
+    "serves",
+    "served",
+    "offered",
+    "available",
+    "servieren",
+    "serviert",
+    "anbieten",
+    "servir",
+    "sirven",
+    "ofrecen",
+    "servez",
+    "proposez",
+    "servite",
+    "offrite",
+    "servem",
+    "serveren",
     "put",
     "bring",
     "come",
@@ -390,6 +426,12 @@ fn mark_generic(wanted: &mut [Wanted]) {
     }
 }
 
+/// Words with a hyphen as one, folded: "Wi-Fi" is "wifi".
+fn joined(text: &str) -> impl Iterator<Item = String> {
+    let hyphenated = text.split_whitespace().filter(|token| token.contains('-'));
+    hyphenated.flat_map(|token| words(&token.replace('-', "")))
+}
+
 /// What some texts hold, by stem and concept.
 struct Held {
     forms: HashMap<String, Vec<String>>,
@@ -406,9 +448,12 @@ impl Held {
         for text in texts {
             sum |= has_sum(text, stems);
             concepts.extend(weekdays_between(text, stems));
-            for word in words(text) {
+            for word in words(text).into_iter().chain(joined(text)) {
                 forms.entry(stems.stem(&word)).or_default().push(word.clone());
                 all.insert(word);
+            }
+            if has_address(text) {
+                concepts.extend(*asked::PLACE);
             }
         }
         concepts.extend(forms.keys().filter_map(|stem| stems.concept(stem)));
