@@ -439,3 +439,30 @@ async fn a_window_that_closes_before_the_send_gives_a_ticket_and_no_tag() {
     assert_eq!(host.tickets("2401").await, ["window-closed"]);
     assert_eq!(host.graph.sends().len(), 0);
 }
+
+/// The echo of a send whose answer is stored needs no turn: it is marked as read with others, and keeps no copy of the words. One
+/// that is faster than the answer goes the long way, with the same end.
+#[tokio::test]
+async fn an_echo_of_a_settled_send_is_marked_as_read_without_a_turn() {
+    let host = Host::start().await;
+    host.teach_answer().await;
+    let plainly = "select count(*) from inbox i join outbox o on o.message_id = i.mid and o.psid = i.psid
+                   where i.kind = 'echo' and i.state = 'done' and i.note = 'our own send' and i.sealed is null and i.payload = '{}'
+                     and o.state = 'sent'";
+    let mut asked = 0;
+    while host.count(plainly).await == 0 {
+        assert!(asked < 20, "no echo was marked without a turn");
+        let psid = format!("131{asked:02}");
+        host.ask(&psid, QUESTION).await;
+        host.drained().await;
+        assert_eq!(host.got(&psid).len(), 1);
+        asked += 1;
+    }
+    let echoes = "select count(*) from inbox where kind = 'echo' and state = 'done' and note = 'our own send'";
+    assert_eq!(host.count(echoes).await, asked);
+    // The transcript has each answer once, at Meta's time where that is known.
+    let said = "select count(*) from messages m join outbox o on o.id = m.outbox_id and o.message_id = m.mid where m.author = 'bot'";
+    assert_eq!(host.count(said).await, asked);
+    let later = "select count(*) from messages m join inbox i on i.mid = m.mid and i.kind = 'echo' where m.sent_at > i.event_at";
+    assert_eq!(host.count(later).await, 0);
+}

@@ -154,6 +154,9 @@ impl Topic {
         // Behind a name, "it costs" may stand for what the sentence before has called a parcel.
         let of_one_sentence: Vec<&Wanted> = if essential().any(is_named) {
             essential().filter(|one| is_named(one)).collect()
+        } else if (self.asks.duration || self.asks.amount) && self.asks.time {
+            // Two questions in one: their words belong to different sentences.
+            essential().collect()
         } else if self.asks.duration || self.asks.amount {
             let wanted = self.wanted.iter().filter(|one| !one.is_generic && !is_cost(one.concept));
             wanted.filter(|one| held.holds(one, self.is_foreign)).collect()
