@@ -9,7 +9,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Longest pause between two looks at a future. On a thread that belongs to a runtime, the waker of a future that yields is called
+/// by the runtime once this thread is its own again, which it never is while it waits here.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 struct Unpark(Thread);
 
@@ -36,14 +40,12 @@ pub(crate) fn block_on_until<F: Future>(deadline: Instant, future: F) -> Option<
         if left.is_zero() {
             return None;
         }
-        std::thread::park_timeout(left);
+        std::thread::park_timeout(left.min(LOOK_EVERY));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -52,5 +54,18 @@ mod tests {
         assert_eq!(block_on_until(soon, async { 7 }), Some(7));
         assert_eq!(block_on_until(soon, std::future::pending::<u8>()), None);
         assert!(Instant::now() >= soon);
+    }
+
+    #[tokio::test]
+    async fn a_future_that_yields_goes_on_also_on_a_runtimes_own_thread() {
+        let late = Instant::now() + Duration::from_secs(600);
+        let yields = async {
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            7
+        };
+        assert_eq!(block_on_until(late, yields), Some(7));
+        assert!(Instant::now() + Duration::from_secs(500) < late);
     }
 }
