@@ -169,14 +169,11 @@ fn best_run<'a>(
                 continue;
             }
             let coverage = topic.coverage(&context, run);
-            if !accepts(run, coverage) {
-                continue;
-            }
             // A longer run must earn its length, and what the sentence itself says counts beside its heading.
             // Of two runs that hold the same, the one whose every sentence speaks of it.
             let each: f32 = run.iter().map(|sentence| topic.coverage(&[], &[sentence])).sum::<f32>() / length as f32;
             let value = coverage + 0.5 * single + 0.5 * own + 0.5 * each - GAIN_MIN * length as f32;
-            if best.as_ref().is_none_or(|(top, ..)| value > *top) {
+            if best.as_ref().is_none_or(|(top, ..)| value > *top) && accepts(run, coverage) {
                 best = Some((value, coverage, start..start + length));
             }
         }

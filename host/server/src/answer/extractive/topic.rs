@@ -1,7 +1,7 @@
 //! What a question is about, and whether a text holds it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{DraftError, DraftRequest, PassageRef};
 use crate::answer::alignment::align;
@@ -24,6 +24,8 @@ pub(super) struct Topic {
     language: Option<String>,
     /// All words of the question.
     said: HashSet<String>,
+    /// What was read of the passage's sentences: each is looked at in many runs.
+    told: Mutex<HashMap<String, Arc<Told>>>,
 }
 
 struct Wanted {
@@ -96,7 +98,7 @@ impl Topic {
             wanted.iter_mut().filter(|one| is_place(one)).for_each(|one| one.is_generic = true);
         }
         let said = words(&question).into_iter().collect();
-        Self { language: passage.language.clone(), stems, wanted, is_foreign, asks, said }
+        Self { language: passage.language.clone(), stems, wanted, is_foreign, asks, said, told: Mutex::default() }
     }
 
     /// Looks for translations of the wanted words among the passage's.
@@ -120,7 +122,7 @@ impl Topic {
 
     /// Share of the topic words that the texts hold.
     pub fn coverage(&self, more: &[&str], sentences: &[&str]) -> f32 {
-        let held = Held::new(&self.stems, more.iter().chain(sentences));
+        let held = self.held(more.iter().chain(sentences));
         let (mut count, mut all) = (0_u16, 0_u16);
         for wanted in &self.wanted {
             let is_held = held.holds(wanted, self.is_foreign);
@@ -130,10 +132,23 @@ impl Topic {
         f32::from(count) / f32::from(all.max(1))
     }
 
+    fn held<'a>(&self, texts: impl Iterator<Item = &'a &'a str>) -> Held {
+        let mut known = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = |text: &str| match known.get(text) {
+            Some(told) => Arc::clone(told),
+            None => {
+                let told = Arc::new(Told::by(&self.stems, text));
+                known.insert(text.to_owned(), Arc::clone(&told));
+                told
+            }
+        };
+        Held(texts.map(|text| told(text)).collect())
+    }
+
     /// How much of the topic is what a heading or curated question is about. "Where" is answered under "Directions", too.
     pub fn about(&self, heading: &str) -> f32 {
-        let held = Held::new(&self.stems, [&heading].into_iter());
-        let is_there = self.asks.place && asked::PLACE.is_some_and(|concept| held.concepts.contains(&concept));
+        let held = self.held([&heading].into_iter());
+        let is_there = self.asks.place && asked::PLACE.is_some_and(|concept| held.means(concept));
         self.coverage(&[heading], &[]).max(if is_there { 0.5 } else { 0.0 })
     }
 
@@ -148,7 +163,7 @@ impl Topic {
     /// is an answer of the kind that is asked for. Where a price or a length of time is asked and nothing is named, so are all words
     /// that it is of.
     pub fn holds_essentials(&self, more: &[&str], sentences: &[&str]) -> bool {
-        let held = Held::new(&self.stems, more.iter().chain(sentences));
+        let held = self.held(more.iter().chain(sentences));
         let essential = || self.wanted.iter().filter(|wanted| wanted.is_essential && !wanted.is_generic);
         let is_named = |one: &Wanted| one.concept.is_some_and(is_name) || one.word.chars().any(char::is_numeric);
         // Behind a name, "it costs" may stand for what the sentence before has called a parcel.
@@ -166,7 +181,7 @@ impl Topic {
         essential().all(|wanted| held.holds(wanted, self.is_foreign))
             && (of_one_sentence.is_empty()
                 || sentences.iter().any(|sentence| {
-                    let held = Held::new(&self.stems, more.iter().chain([sentence]));
+                    let held = self.held(more.iter().chain([sentence]));
                     self.is_of_the_kind(&[sentence])
                         && of_one_sentence.iter().all(|wanted| held.holds(wanted, self.is_foreign))
                 }))
@@ -227,7 +242,7 @@ impl Topic {
 
     /// Whether one of the words stands there itself, or its translation, or what is asked for is given as an address.
     pub fn is_met_word_for_word(&self, sentences: &[&str]) -> bool {
-        let held = Held::new(&self.stems, sentences.iter());
+        let held = self.held(sentences.iter());
         self.is_placed(sentences) || self.wanted.iter().any(|wanted| held.holds_itself(wanted, self.is_foreign))
     }
 
@@ -238,7 +253,7 @@ impl Topic {
             return true;
         }
         sentences.iter().any(|sentence| {
-            let held = Held::new(&self.stems, more.iter().chain([sentence]));
+            let held = self.held(more.iter().chain([sentence]));
             let holds = |wanted: &&Wanted| held.holds(wanted, self.is_foreign);
             self.wanted.iter().filter(|wanted| wanted.is_new && !wanted.is_generic).all(|wanted| holds(&wanted))
                 && self.wanted.iter().filter(|wanted| !wanted.is_new).any(|wanted| holds(&wanted))
@@ -435,8 +450,8 @@ fn joined(text: &str) -> impl Iterator<Item = String> {
     hyphenated.flat_map(|token| words(&token.replace('-', "")))
 }
 
-/// What some texts hold, by stem and concept.
-struct Held {
+/// What one text tells, by stem and concept.
+struct Told {
     forms: HashMap<String, Vec<String>>,
     words: HashSet<String>,
     concepts: HashSet<u16>,
@@ -444,35 +459,44 @@ struct Held {
     has_sum: bool,
 }
 
-impl Held {
-    fn new<'a>(stems: &Stems, texts: impl Iterator<Item = &'a &'a str>) -> Self {
+impl Told {
+    fn by(stems: &Stems, text: &str) -> Self {
         let (mut forms, mut all) = (HashMap::<String, Vec<String>>::new(), HashSet::new());
-        let (mut concepts, mut sum) = (HashSet::new(), false);
-        for text in texts {
-            sum |= has_sum(text, stems);
-            concepts.extend(weekdays_between(text, stems));
-            for word in words(text).into_iter().chain(joined(text)) {
-                forms.entry(stems.stem(&word)).or_default().push(word.clone());
-                all.insert(word);
-            }
-            if has_address(text) {
-                concepts.extend(*asked::PLACE);
-            }
+        for word in words(text).into_iter().chain(joined(text)) {
+            forms.entry(stems.stem(&word)).or_default().push(word.clone());
+            all.insert(word);
         }
+        let mut concepts: HashSet<u16> = weekdays_between(text, stems).into_iter().collect();
         concepts.extend(forms.keys().filter_map(|stem| stems.concept(stem)));
-        Self { forms, words: all, concepts, has_sum: sum }
+        if has_address(text) {
+            concepts.extend(*asked::PLACE);
+        }
+        Self { forms, words: all, concepts, has_sum: has_sum(text, stems) }
+    }
+}
+
+/// What some texts hold together.
+struct Held(Vec<Arc<Told>>);
+
+impl Held {
+    fn means(&self, concept: u16) -> bool {
+        self.0.iter().any(|told| told.concepts.contains(&concept))
+    }
+
+    fn says(&self, word: &str) -> bool {
+        self.0.iter().any(|told| told.words.contains(word))
     }
 
     fn holds(&self, wanted: &Wanted, is_foreign: bool) -> bool {
-        if wanted.concept.is_some_and(|concept| self.concepts.contains(&concept)) {
+        if wanted.concept.is_some_and(|concept| self.means(concept)) {
             return true;
         }
         // A price need not be called one, and when something closes is said by when it is open.
-        if is_cost(wanted.concept) && self.has_sum {
+        if is_cost(wanted.concept) && self.0.iter().any(|told| told.has_sum) {
             return true;
         }
         let asks_closing = wanted.concept.is_some() && wanted.concept == *asked::CLOSING;
-        if asks_closing && asked::OPENING.is_some_and(|concept| self.concepts.contains(&concept)) {
+        if asks_closing && asked::OPENING.is_some_and(|concept| self.means(concept)) {
             return true;
         }
         self.holds_itself(wanted, is_foreign)
@@ -481,10 +505,10 @@ impl Held {
     fn holds_itself(&self, wanted: &Wanted, is_foreign: bool) -> bool {
         if is_foreign {
             // Names and numbers are written alike; anything else must be a translation.
-            return self.words.contains(&wanted.word)
-                || wanted.translations.iter().any(|word| self.words.contains(word));
+            return self.says(&wanted.word) || wanted.translations.iter().any(|word| self.says(word));
         }
-        self.forms.get(&wanted.stem).is_some_and(|forms| forms.iter().any(|form| is_same_word(&wanted.word, form)))
+        let mut forms = self.0.iter().filter_map(|told| told.forms.get(&wanted.stem)).flatten();
+        forms.any(|form| is_same_word(&wanted.word, form))
     }
 }
 
