@@ -164,16 +164,21 @@ impl Installation {
         sqlx::query_scalar(query).fetch_one(&self.ground.db.pool).await.unwrap()
     }
 
-    /// Waits until nothing is unread and nothing unsent.
+    /// Waits until nothing is unread and nothing unsent, as long as less and less is: what is in doubt is looked up at the pace
+    /// that Meta allows.
     pub async fn drained(&self) {
-        let begin = Instant::now();
+        let (mut since, mut least) = (Instant::now(), i64::MAX);
         loop {
             let open = "select (select count(*) from inbox where state = 'pending')
                              + (select count(*) from outbox where state in ('queued', 'sending', 'unknown'))";
-            if self.count(open).await == 0 {
+            let left = self.count(open).await;
+            if left == 0 {
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "the host did not finish; {}", self.leftovers().await);
+            if left < least {
+                (since, least) = (Instant::now(), left);
+            }
+            assert!(since.elapsed() < PATIENCE, "the host did not finish; {}", self.leftovers().await);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

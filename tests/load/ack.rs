@@ -62,15 +62,22 @@ pub async fn measure(options: &Options) -> Result<Findings> {
             }),
             None => Err(()),
         };
-        report(events, &ours, &bare, peer.as_ref().ok().zip(python.as_ref()), &mut findings);
+        report(options, events, &ours, &bare, peer.as_ref().ok().zip(python.as_ref()), &mut findings);
     }
     sql(options, &ground, &mut findings).await?;
     Ok(findings)
 }
 
-fn report(events: usize, ours: &Run, bare: &Run, peer: Option<(&Run, &Python)>, findings: &mut Findings) {
-    let deliveries =
-        if events == 1 { "1 message per delivery".to_owned() } else { format!("{events} messages per delivery") };
+fn report(
+    options: &Options,
+    events: usize,
+    ours: &Run,
+    bare: &Run,
+    peer: Option<(&Run, &Python)>,
+    findings: &mut Findings,
+) {
+    let messages = if events == 1 { "1 message".to_owned() } else { format!("{events} messages") };
+    let deliveries = format!("{messages} per delivery on {} connections", options.connections);
     let figure = |run: &Run| Figure::PerSecond(run.outcome.acks_per_second());
     let mut against = |name: &str, run: &Run, ratio: f64| {
         let row = Row::new(MEASURE, format!("{deliveries}: durable acks"), figure(ours)).against(name, figure(run));

@@ -66,8 +66,8 @@ struct Options {
     /// Seconds of each loaded run [default: 10, quick: 3].
     #[arg(long)]
     seconds: Option<u64>,
-    /// Connections that deliver at once.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    /// Connections that deliver at once. Meta keeps many; with few of them, all wait for the disk most of the time.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     connections: u16,
     /// A Python that has the peer's packages, such as one of a virtual environment.
     #[arg(long, value_name = "PATH")]

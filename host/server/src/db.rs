@@ -42,7 +42,7 @@ pub mod tickets;
 pub mod turn_windows;
 pub mod words;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -77,16 +77,21 @@ pub enum ConnectError {
 
 /// Longest wait for a short statement or transaction, with the time to get a connection for it.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long the first connection is waited for: the server may be starting, or its machine busy.
+const FIRST_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for a sign of life of a connection.
 const TEST_MAX: Duration = Duration::from_secs(2);
 /// A connection that was tested so lately is taken without another test.
 const FRESH: Duration = Duration::from_millis(100);
-/// What each session asks of the server: an end to transactions that do nothing, and to clients that vanished; and no
-/// compiling of plans, which takes longer than any statement of the host.
+/// What each session asks of the server: an end to transactions that do nothing, and to clients that vanished. No compiling of
+/// plans, which takes longer than any statement of the host. And one plan for each statement, by an index where there is one: the
+/// host's statements are made for that, planning one anew takes longer than most of them, and a plan that was made while a table
+/// was empty, or its statistics old, must not read it whole later.
 const SESSION: &str = "select set_config('idle_in_transaction_session_timeout', '15s', false), \
     set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false), \
     set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30s', false), \
-    set_config('jit', 'off', false)";
+    set_config('jit', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false), \
+    set_config('enable_seqscan', 'off', false)";
 
 /// Gives up after [`ANSWER_MAX`]: then nobody knows whether the work was done, as with a connection that breaks.
 pub async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
@@ -110,7 +115,7 @@ pub async fn test(connection: &mut PgConnection) -> sqlx::Result<bool> {
 
 async fn pool(url: &SecretString, connections_max: u32, name: &str) -> Result<PgPool, ConnectError> {
     let options: PgConnectOptions = url.expose_secret().parse().map_err(|source| ConnectError::Url { source })?;
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(5))
         .test_before_acquire(false)
@@ -121,9 +126,17 @@ async fn pool(url: &SecretString, connections_max: u32, name: &str) -> Result<Pg
         .after_connect(|connection, _| {
             Box::pin(async move { sqlx::query(SESSION).execute(connection).await.map(drop) })
         })
-        .connect_with(options.application_name(name))
-        .await
-        .map_err(|source| ConnectError::Unreachable { source })
+        .connect_lazy_with(options.application_name(name));
+    let begin = Instant::now();
+    loop {
+        match pool.acquire().await {
+            Ok(_) => return Ok(pool),
+            Err(sqlx::Error::PoolTimedOut) if begin.elapsed() < FIRST_MAX => {
+                tracing::warn!(waited_s = begin.elapsed().as_secs(), "the database does not answer yet");
+            }
+            Err(source) => return Err(ConnectError::Unreachable { source }),
+        }
+    }
 }
 
 /// A pool beside the main one, for those who must not wait for it. The schema is up to date already.

@@ -21,6 +21,7 @@
 pub mod admin;
 pub mod answer;
 pub mod app;
+pub mod background;
 pub mod cli;
 pub mod clock;
 pub mod db;

@@ -49,6 +49,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::background;
 use crate::records::Records;
 use crate::settings::{Settings, is_plain_name, ms};
 use slots::Slots;
@@ -333,11 +334,11 @@ impl Policies {
             .ok_or_else(|| PolicyError::UnknownChain { chain: chain.to_owned(), known: self.inner.names.clone() })
     }
 
-    /// Stages a bundle off the async threads. A compiler cannot be interrupted: one that takes too long goes on by itself, and
-    /// what comes of it is dropped.
+    /// Stages a bundle beside the turns, and behind them when the host is busy. A compiler cannot be interrupted: one that takes too
+    /// long goes on by itself, and what comes of it is dropped.
     async fn stage(&self, bundle: Bundle) -> Result<Arc<Revision>, PolicyError> {
         let inner = Arc::clone(&self.inner);
-        let staging = tokio::task::spawn_blocking(move || inner.engine.stage(&bundle));
+        let staging = background::run("policy-stage", move || inner.engine.stage(&bundle));
         let staged = tokio::time::timeout(STAGE_MAX, staging).await;
         let revision = staged.map_err(|_| PolicyError::StageSlow { waited_s: STAGE_MAX.as_secs() })???;
         Ok(Arc::new(revision))

@@ -5,6 +5,7 @@
 //! | `up` | the whole of Frontdesk on this machine, with a simulated Messenger in front of it |
 //! | `test` | every check, in the order in which they fail fastest; what CI runs |
 //! | `faults` | lets the host die at each of its fail points, and looks at what its successor makes of it |
+//! | `kills` | `kill -9` at random moments under traffic: nothing acknowledged is lost, nothing is answered twice |
 //! | `race` | takeovers against claims on a real Postgres: nothing of the machine's is claimed after a takeover |
 //! | `simulate` | hours of seeded traffic and trouble in seconds |
 //! | `load` | signed deliveries at a rate to what `up` runs: how long the acknowledgements take, and what is lost |
@@ -67,6 +68,8 @@ enum Task {
     },
     /// Let a real host die at each step's boundary in turn; its successor must finish everything, once.
     Faults(trial::Faults),
+    /// Kill the host at random moments under traffic, again and again: nothing acknowledged is lost, nothing is answered twice.
+    Kills(trial::Kills),
     /// Let takeovers meet claims, thousands of times; no answer of the machine may be claimed after a takeover has committed.
     Race(trial::Race),
     /// Live through hours of seeded traffic and trouble in seconds; everything must add up afterwards.
@@ -123,6 +126,7 @@ fn run(task: Task) -> Result<()> {
         Task::Up(options) => up::run(&workspace, &progress, &options),
         Task::Test { arguments } => gate::run(&workspace, &progress, &arguments),
         Task::Faults(options) => trial::faults(&workspace, &progress, &options),
+        Task::Kills(options) => trial::kills(&workspace, &progress, &options),
         Task::Race(options) => trial::race(&workspace, &progress, &options),
         Task::Simulate(options) => trial::simulate(&workspace, &progress, &options),
         Task::Load(options) => load::run(&workspace, &progress, &options),

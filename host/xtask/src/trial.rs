@@ -1,4 +1,4 @@
-//! `cargo xtask faults`, `cargo xtask race` and `cargo xtask simulate`: single integration tests at length, with their knobs as options.
+//! `cargo xtask faults`, `cargo xtask kills`, `cargo xtask race` and `cargo xtask simulate`: single integration tests at length, with their knobs as options.
 
 use anyhow::Result;
 
@@ -17,6 +17,16 @@ pub struct Faults {
     /// Only this point; the names are in host/server/src/fail_point.rs.
     #[arg(long, value_name = "NAME")]
     point: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Kills {
+    /// Hosts that are killed.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Repeats the chances of an earlier run, which printed it [default: a new one].
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +50,12 @@ pub fn faults(workspace: &Workspace, progress: &Progress, options: &Faults) -> R
     let mut knobs = vec![("FRONTDESK_FAULT_ROUNDS", options.rounds.to_string())];
     knobs.extend(options.point.clone().map(|point| ("FRONTDESK_FAULT_POINT", point)));
     run(workspace, progress, "faults::", &knobs)
+}
+
+pub fn kills(workspace: &Workspace, progress: &Progress, options: &Kills) -> Result<()> {
+    let mut knobs = vec![("FRONTDESK_CRASH_ROUNDS", options.rounds.to_string())];
+    knobs.extend(options.seed.map(|seed| ("FRONTDESK_CRASH_SEED", seed.to_string())));
+    run(workspace, progress, "crash::", &knobs)
 }
 
 pub fn race(workspace: &Workspace, progress: &Progress, options: &Race) -> Result<()> {

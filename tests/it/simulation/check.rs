@@ -152,7 +152,11 @@ fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], report
             told.delivery.kind.inquiry().is_some()
                 || matches!(told.delivery.kind, Kind::Reaction { .. } | Kind::Sticker { .. })
         };
-        let youngest = world.told.iter().filter(wrote).filter(opens).map(age_ms).min();
+        // What was posted may have been read before its post returned: it lets an answer go without the tag, and forbids none with it.
+        let had_returned = |told: &&super::world::Told| world.stamp_ms(told.delivered_ms) <= sent.at_ms;
+        let known =
+            world.told.iter().filter(wrote).filter(opens).filter(|told| sent.tag.is_none() || had_returned(told));
+        let youngest = known.map(age_ms).min();
         let youngest = youngest.unwrap_or_else(|| panic!("to somebody who never wrote: {sent:?}"));
         match sent.tag.as_deref() {
             None => assert!(youngest <= DAY_MS + 1_000, "without a tag {youngest} ms after the last act: {sent:?}"),

@@ -187,7 +187,7 @@ impl AdminError {
                 | PolicyError::OtherVersion { .. }
                 | PolicyError::Unsettled { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
                 PolicyError::Store { .. } | PolicyError::Silent { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database"),
-                PolicyError::Engine { .. } | PolicyError::Interrupted { .. } => {
+                PolicyError::Engine { .. } | PolicyError::Interrupted { .. } | PolicyError::Background { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "policies")
                 }
             },

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::CommittedTurn;
 use super::tripwire::{Kind, Windows};
 use crate::app::App;
+use crate::background;
 use crate::db;
 use crate::db::shadow::ShadowResult;
 
@@ -36,8 +37,6 @@ const RESULTS_MAX: usize = 1_024;
 const BATCH_MAX: usize = 256;
 /// How long the writer gathers.
 const GATHER: Duration = Duration::from_millis(500);
-/// How much lower than the host's own the priority of the threads is, on the scale of `nice`.
-const NICENESS: libc::c_int = 10;
 /// Longest code of a reason that is kept, in bytes; the contract's own limit.
 const CODE_BYTES_MAX: usize = 64;
 
@@ -110,7 +109,7 @@ struct Shadow {
 
 impl Shadow {
     fn run_thread(self) {
-        lower_priority();
+        background::lower_priority();
         match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(self.run()),
             Err(error) => tracing::error!(%error, "a shadow thread has no runtime; shadows judge fewer turns"),
@@ -216,18 +215,6 @@ fn reason(conclusion: &Conclusion) -> String {
 
 fn fault_code(fault: &Fault) -> String {
     format!("{}/{}", fault.hook.as_str(), fault.kind.as_str())
-}
-
-/// On Linux the niceness is the thread's; where it cannot be set, the shadow runs like everybody else.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    {
-        #[expect(unsafe_code, reason = "setpriority takes three integers; 0 means the thread that calls")]
-        let outcome = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-        if outcome != 0 {
-            tracing::debug!("the priority of a shadow thread could not be lowered");
-        }
-    }
 }
 
 /// Ends when the threads have: they hold the senders.

@@ -7,6 +7,7 @@ use frontdesk_policy_engine::gate::Verdict;
 
 use super::provenance::ProvenanceError;
 use super::rollout::{MoveError, short};
+use crate::background::BackgroundError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
@@ -81,6 +82,11 @@ pub enum PolicyError {
         #[from]
         source: tokio::task::JoinError,
     },
+    #[error("it could not be staged: {source}")]
+    Background {
+        #[from]
+        source: BackgroundError,
+    },
 }
 
 impl From<ProvenanceError> for PolicyError {
@@ -108,6 +114,7 @@ impl PolicyError {
             Self::Store { .. } | Self::Silent { .. } | Self::Unsettled { .. } => true,
             // What makes the host panic would do so again, with every look at the folder.
             Self::Interrupted { source } => !source.is_panic(),
+            Self::Background { source } => matches!(source, BackgroundError::NotStarted { .. }),
             _ => false,
         }
     }
@@ -147,7 +154,8 @@ impl PolicyError {
             Self::Move(_) => "move",
             Self::Store { .. } | Self::Silent { .. } => "database",
             Self::Interrupted { source } if source.is_panic() => "host-panic",
-            Self::Interrupted { .. } => "interrupted",
+            Self::Background { source: BackgroundError::Panicked } => "host-panic",
+            Self::Interrupted { .. } | Self::Background { .. } => "interrupted",
         })
     }
 
