@@ -22,6 +22,8 @@ const ROUNDS: usize = 20;
 /// Swaps while customers write, and how many of them write in a second.
 const LOADED_ROUNDS: usize = 200;
 const TURNS_PER_S: u32 = 200;
+/// Pause after a swap while customers write: somebody who changes a setting, sees what it does, and changes it again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Everything that is counted in the log and the metrics of a swap, in order.
 const STAGES: [&str; 6] = ["read", "settle", "stage", "gate", "store", "activate"];
 const ROUND_MAX: Duration = Duration::from_secs(30);
@@ -35,7 +37,7 @@ pub async fn measure(options: &Options) -> Result<Findings> {
     let ground = Ground::new().await?;
     let host = ground.start(ground.settings(NO_GRAPH, &copy.folder)?, Roles { serve: true, work: true }).await?;
     let rounds = if options.quick { ROUNDS / 4 } else { ROUNDS };
-    let times = swaps(&host.app, &copy.folder.join(CHAIN).join("classify-rules.toml"), rounds).await;
+    let times = swaps(&host.app, &copy.folder.join(CHAIN).join("classify-rules.toml"), rounds, Duration::ZERO).await;
     host.stop().await?;
     let times = times?;
     let mut findings = Findings::default();
@@ -83,7 +85,7 @@ async fn swaps_under_load(
         let (crowd, is_over) = (Arc::clone(&crowd), Arc::clone(&is_over));
         async move { arrivals(&crowd, Until::Set(is_over)).await }
     });
-    let swapped = swaps(app, file, rounds).await;
+    let swapped = swaps(app, file, rounds, PAUSE).await;
     is_over.store(true, Ordering::Relaxed);
     let (swapped, busy) = (swapped?, customers.await??);
 
@@ -175,7 +177,7 @@ fn stages(app: &App) -> String {
     STAGES.iter().map(stage).collect::<Vec<_>>().join(", ")
 }
 
-async fn swaps(app: &App, file: &Path, rounds: usize) -> Result<Times> {
+async fn swaps(app: &App, file: &Path, rounds: usize, pause: Duration) -> Result<Times> {
     let shipped = std::fs::read_to_string(file)?;
     let mut micros = Vec::with_capacity(rounds);
     let mut serving = active(app).context("the copied chain does not serve")?;
@@ -202,6 +204,7 @@ async fn swaps(app: &App, file: &Path, rounds: usize) -> Result<Times> {
         };
         serving = next(app, &serving, saved).await?;
         micros.push(saved.elapsed().as_secs_f64() * 1e6);
+        tokio::time::sleep(pause).await;
     }
     Ok(Times::new(micros))
 }

@@ -385,7 +385,7 @@ impl Intake<'_> {
         if stored.attempts + 1 < settings.attempts_max {
             let exponent = u32::try_from(stored.attempts).unwrap_or(0).min(16);
             let after_ms = i64::try_from(settings.retry_ms.saturating_mul(1 << exponent)).unwrap_or(i64::MAX);
-            return db::inbox::postpone_failed(&mut *tx, stored.id, after_ms, "could not be applied").await;
+            return db::inbox::postpone(&mut *tx, &[stored.id], true, after_ms, "could not be applied").await;
         }
         db::inbox::mark_failed(&mut *tx, stored.id, "could not be applied").await?;
         let ticket = db::tickets::NewTicket {

@@ -536,6 +536,6 @@ async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -> Result<()
         TurnError::Database { .. } => "database",
         TurnError::Pipeline { .. } => "pipeline",
     };
-    db::inbox::postpone(&app.pool, &ids, i64::try_from(pause_ms).unwrap_or(i64::MAX), kind).await?;
+    db::inbox::postpone(&app.pool, &ids, false, i64::try_from(pause_ms).unwrap_or(i64::MAX), kind).await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use frontdesk_server::outbox::row_of_metadata;
 use frontdesk_testkit::SentMessage;
 use uuid::Uuid;
@@ -37,14 +38,20 @@ impl fmt::Display for Report {
     }
 }
 
+/// Meta's error subcode for a send outside the window.
+const WINDOW_CLOSED: i32 = 2_018_278;
+
 #[derive(Debug, Clone, sqlx::FromRow)]
 struct Row {
     id: Uuid,
     conversation_id: Uuid,
     turn_id: Option<Uuid>,
     seq: i64,
+    psid: String,
     author: String,
     state: String,
+    error_subcode: Option<i32>,
+    settled_at: Option<DateTime<Utc>>,
 }
 
 /// A message of a customer, as the host kept it.
@@ -59,7 +66,7 @@ struct Kept {
 
 pub async fn check(world: &World) -> Report {
     let rows: Vec<Row> =
-        sqlx::query_as("select id, conversation_id, turn_id, seq, author, state from outbox order by seq")
+        sqlx::query_as("select id, conversation_id, turn_id, seq, psid, author, state, error_subcode, settled_at from outbox order by seq")
             .fetch_all(&world.pool)
             .await
             .unwrap();
@@ -68,7 +75,7 @@ pub async fn check(world: &World) -> Report {
     nothing_is_sent_twice_or_lost(&rows, &sends, &mut report);
     order_is_kept(&rows, &sends);
     windows_are_kept(world, &rows, &sends);
-    tags_are_a_persons(world, &rows, &sends, &mut report);
+    tags_are_a_persons(world, &rows, &sends, &mut report).await;
     takeovers_are_kept(world, &rows, &sends).await;
     inquiries_are_settled(world, &rows, &mut report).await;
     // Otherwise the schedule shows how people work, not how the host does. A short run may be an unlucky one.
@@ -138,9 +145,9 @@ fn windows_are_kept(world: &World, rows: &[Row], sends: &[SentMessage]) {
     }
 }
 
-/// HUMAN_AGENT stands on what a person wrote alone, never within the window that needs no tag, and never more than a week after the
+/// HUMAN_AGENT stands on what a person wrote alone, never within the window that needs no tag (unless Meta says that it is closed), and never more than a week after the
 /// customer's last message; what a person wrote goes without it only within the window.
-fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], report: &mut Report) {
+async fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], report: &mut Report) {
     for sent in sends.iter().filter(|sent| sent.tag.is_some() || !is_bot(rows, sent)) {
         let wrote = |told: &&super::world::Told| {
             psid(told.delivery.customer) == sent.psid && world.stamp_ms(told.posted_ms) <= sent.at_ms
@@ -152,18 +159,26 @@ fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], report
             told.delivery.kind.inquiry().is_some()
                 || matches!(told.delivery.kind, Kind::Reaction { .. } | Kind::Sticker { .. })
         };
-        // What was posted may have been read before its post returned: it lets an answer go without the tag, and forbids none with it.
-        let had_returned = |told: &&super::world::Told| world.stamp_ms(told.delivered_ms) <= sent.at_ms;
-        let known =
-            world.told.iter().filter(wrote).filter(opens).filter(|told| sent.tag.is_none() || had_returned(told));
-        let youngest = known.map(age_ms).min();
+        let youngest = world.told.iter().filter(wrote).filter(opens).map(age_ms).min();
         let youngest = youngest.unwrap_or_else(|| panic!("to somebody who never wrote: {sent:?}"));
         match sent.tag.as_deref() {
             None => assert!(youngest <= DAY_MS + 1_000, "without a tag {youngest} ms after the last act: {sent:?}"),
             Some(tag) => {
                 assert_eq!(tag, "HUMAN_AGENT", "{sent:?}");
                 assert!(!is_bot(rows, sent), "the machine's own words under a person's tag: {sent:?}");
-                assert!((DAY_MS - 1_000..=7 * DAY_MS + 1_000).contains(&youngest), "{youngest} ms after: {sent:?}");
+                // Meta has the last word on its window: it had refused a send since, and said that it is closed.
+                let was_refused = || {
+                    let refused =
+                        rows.iter().filter(|row| row.psid == sent.psid && row.error_subcode == Some(WINDOW_CLOSED));
+                    let mut at_ms = refused.filter_map(|row| row.settled_at).map(|at| at.timestamp_millis());
+                    at_ms.any(|at_ms| (sent.at_ms - youngest..=sent.at_ms).contains(&at_ms))
+                };
+                let is_due = (DAY_MS - 1_000..=7 * DAY_MS + 1_000).contains(&youngest);
+                if !is_due && !(youngest < DAY_MS && was_refused()) {
+                    let told = world.told.iter().find(|told| psid(told.delivery.customer) == sent.psid);
+                    let story = world.story(told.map_or(0, |told| told.delivery.customer)).await;
+                    panic!("a tag {youngest} ms after the last act: {sent:?}\n{story}");
+                }
                 report.tagged += 1;
             }
         }

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use frontdesk_messenger::usage::retry_after_ms;
 use rand::Rng;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::DraftError;
@@ -86,8 +87,7 @@ impl Endpoint {
         let request = self.client.post(self.url.clone()).headers(self.headers.clone()).json(body);
         let mut response = request.send().await.map_err(transport)?;
         let status = response.status();
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let after = after.map(Duration::from_secs);
+        let after = retry_after_ms(response.headers()).map(Duration::from_millis);
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
             if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {

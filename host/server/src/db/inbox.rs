@@ -36,7 +36,6 @@ pub struct StoredEvent {
     pub mid: Option<String>,
     pub event_at: Option<DateTime<Utc>>,
     pub received_at: DateTime<Utc>,
-    pub entry_time: Option<DateTime<Utc>>,
     /// What Meta delivered; empty as long as it is in `sealed`.
     pub payload: Value,
     /// See [`crate::words`].
@@ -187,13 +186,13 @@ pub async fn pending(
     // Two statements: `is not distinct from` cannot use the index.
     let query = match psid {
         Some(_) => {
-            "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, sealed, attempts,
+            "select id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
                     coalesce(not_before > now(), false) as is_postponed
              from inbox where state = 'pending' and page_id = $1 and psid = $2
              order by coalesce(event_at, received_at), id limit $3"
         }
         None => {
-            "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, sealed, attempts,
+            "select id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
                     coalesce(not_before > now(), false) as is_postponed
              from inbox where state = 'pending' and page_id = $1 and psid is null and $2::text is null
              order by coalesce(event_at, received_at), id limit $3"
@@ -212,7 +211,7 @@ pub async fn corrections(
     except: &[i64],
 ) -> sqlx::Result<Vec<StoredEvent>> {
     sqlx::query_as(
-        "select id, page_id, psid, channel, kind, mid, event_at, received_at, entry_time, payload, sealed, attempts,
+        "select id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
                 coalesce(not_before > now(), false) as is_postponed
          from inbox where state = 'pending' and page_id = $1 and psid = $2 and channel = 'messaging'
            and kind in ('edit', 'unsend') and mid = any($3) and not (id = any($4))
@@ -332,27 +331,20 @@ pub async fn mark_done(
     Ok(())
 }
 
-/// Counts an attempt of an event that cannot be applied, and gives it back to be tried again after `after_ms`.
-pub async fn postpone_failed(db: impl PgExecutor<'_>, id: i64, after_ms: i64, note: &str) -> sqlx::Result<()> {
+/// Gives events back after a failure, to be tried again after `after_ms`. `counts`: the failure is one of their attempts.
+pub async fn postpone(
+    db: impl PgExecutor<'_>,
+    ids: &[i64],
+    counts: bool,
+    after_ms: i64,
+    note: &str,
+) -> sqlx::Result<()> {
     sqlx::query(
-        "update inbox set attempts = attempts + 1, not_before = now() + $2 * interval '1 millisecond', note = $3
-         where id = $1 and state = 'pending'",
-    )
-    .bind(id)
-    .bind(after_ms)
-    .bind(note)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Gives events back after a failure, to be tried again after `after_ms`.
-pub async fn postpone(db: impl PgExecutor<'_>, ids: &[i64], after_ms: i64, note: &str) -> sqlx::Result<()> {
-    sqlx::query(
-        "update inbox set not_before = now() + $2 * interval '1 millisecond', note = $3
+        "update inbox set not_before = now() + $3 * interval '1 millisecond', note = $4, attempts = attempts + $2::int
          where id = any($1) and state = 'pending'",
     )
     .bind(ids)
+    .bind(i32::from(counts))
     .bind(after_ms)
     .bind(note)
     .execute(db)

@@ -12,6 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use frontdesk_messenger::usage::retry_after_ms;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
@@ -191,8 +192,8 @@ impl Fetcher {
                 return Ok(response);
             }
             tries += 1;
-            let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            tokio::time::sleep(after.map_or(Duration::from_secs(1), Duration::from_secs).min(RETRY_AFTER_MAX)).await;
+            let after = retry_after_ms(response.headers());
+            tokio::time::sleep(after.map_or(Duration::from_secs(1), Duration::from_millis).min(RETRY_AFTER_MAX)).await;
         }
     }
 }
