@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 use uuid::Uuid;
 
-use super::{Embedder, Knowledge, KnowledgeError, Purpose, language, terms};
+use super::{Embedder, Knowledge, KnowledgeError, Purpose, language, spelling, terms};
 use crate::db::knowledge::{self as db, Candidates};
 use rank::{Signals, diversify, rank};
 use words::Words;
@@ -139,6 +139,7 @@ impl Knowledge {
         let language = given.or_else(|| self.languages.detect(&query));
         let topic = without_fillers(&query, language);
         let focus = without_fillers(&focus(&query), language);
+        let [topic, focus] = [topic, focus].map(|text| spelling::corrected(&text, language, |_| false).unwrap_or(text));
         let page_id = request.page_id.as_deref();
 
         let serving = self.models.serving();
