@@ -38,6 +38,7 @@ mod remote_embedder;
 mod search;
 mod secret;
 mod settings;
+pub mod spelling;
 mod staged;
 pub mod terms;
 mod upkeep;

@@ -170,7 +170,8 @@ pub async fn measure(
                 .map(|hit| {
                     json!({
                         "key": key(hit), "wanted": question.wanted.contains(key(hit)), "score": hit.score,
-                        "why": hit.why, "bm25": lexical.get(key(hit)), "cosine": nearness.get(key(hit)),
+                        "vector_score": hit.vector_score, "lexical_score": hit.lexical_score, "why": hit.why,
+                        "bm25": lexical.get(key(hit)), "cosine": nearness.get(key(hit)),
                     })
                 })
                 .collect();

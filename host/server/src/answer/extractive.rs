@@ -17,6 +17,9 @@
 //! question for a length of time or a price is answered by one. Of equally good quotations one in the customer's language is
 //! taken; where there is none, another language's is given as it is, because nothing here can translate.
 //!
+//! What a customer writes with a slip, in a verb's two parts, or by a kind's name for one of the kind is put right first, each only
+//! where it leaves no doubt (`knowledge::spelling`, [`wording`]).
+//!
 //! A question that follows up another is answered when the quotation holds everything that it says itself, and most of what both
 //! say together.
 //!
@@ -27,6 +30,7 @@ mod asked;
 mod plain;
 mod quoting;
 mod topic;
+mod wording;
 
 use std::sync::Arc;
 

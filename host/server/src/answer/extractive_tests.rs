@@ -119,6 +119,76 @@ fn names_of_one_concept_are_the_same_word() {
 }
 
 #[test]
+fn slips_of_the_pen_are_read_as_they_are_meant() {
+    for (question, expected) in [
+        ("shiping to austira", "We ship to Austria and Germany."),
+        ("how much is shippping?", "Shipping costs 4.90 EUR."),
+    ] {
+        assert_eq!(text(answer(question, vec![prose(SHOP, 0.8)], 0)), expected, "{question}");
+    }
+    // Another word is no slip, and a word that the knowledge uses is what it is.
+    for question in ["Do you offer shopping to Austria?", "Do you ship to Australia?", "Do you ship to the austrai?"] {
+        let asked = answer(question, vec![prose(SHOP, 0.8)], 0);
+        assert!(matches!(asked, DraftOutcome::Declined(_)), "{question}: {asked:?}");
+    }
+    let slipped = prose("The Shiping is a boat.", 0.8);
+    let asked = answer("How much is shiping?", vec![prose(SHOP, 0.8), slipped], 0);
+    assert!(matches!(asked, DraftOutcome::Declined(_)), "{asked:?}");
+}
+
+#[test]
+fn who_names_a_card_takes_cards() {
+    let cards = || prose("We accept Visa, PayPal and cash.", 0.8);
+    for question in ["Do you accept credit cards?", "do u accept credit card"] {
+        assert_eq!(text(answer(question, vec![cards()], 0)), "We accept Visa, PayPal and cash.", "{question}");
+    }
+    for question in ["Do you accept Amex?", "Do you accept gift cards?", "Do you accept store credit?"] {
+        let asked = answer(question, vec![cards()], 0);
+        assert!(matches!(asked, DraftOutcome::Declined(_)), "{question}: {asked:?}");
+    }
+    // The other way round says nothing: some card may be another.
+    let asked = answer("Do you accept Visa?", vec![prose("We accept credit cards.", 0.8)], 0);
+    assert!(matches!(asked, DraftOutcome::Declined(_)), "{asked:?}");
+}
+
+fn german(title: &str, text: &str) -> PassageRef {
+    let (title, language) = (title.to_owned(), Some("de".to_owned()));
+    PassageRef { title, language, ..prose(text, 0.8) }
+}
+
+#[test]
+fn verbs_in_two_parts_are_one_word() {
+    let shop = || {
+        let text = "Wir nehmen gebrauchte Räder zurück. Kochkurse bieten wir im Herbst an. Am Sonntag ist der Laden geschlossen. \
+                    Wir öffnen um neun Uhr.";
+        german("Öffnungszeiten", text)
+    };
+    for (question, expected) in [
+        ("Nehmt ihr gebrauchte Räder zurück?", "Wir nehmen gebrauchte Räder zurück."),
+        ("Bieten Sie Kochkurse an?", "Kochkurse bieten wir im Herbst an."),
+        ("Wann macht ihr auf?", "Wir öffnen um neun Uhr."),
+    ] {
+        assert_eq!(text(answer(question, vec![shop()], 0)), expected, "{question}");
+    }
+    let asked = answer("Bieten Sie Malkurse an?", vec![shop()], 0);
+    assert!(matches!(asked, DraftOutcome::Declined(_)), "{asked:?}");
+}
+
+#[test]
+fn a_price_of_one_thing_is_half_an_answer() {
+    let prices = "Wir liefern nach Österreich und in die Schweiz. Ein Paket nach Österreich kostet 4,90 Euro. In die Schweiz \
+                  kostet es 14,90 Franken. Ein Fahrrad kostet nach Österreich 29 Euro und in die Schweiz 79 Franken Versand. \
+                  Es kommt fertig montiert.";
+    let asked = |question: &str| text(answer(question, vec![german("Versand", prices)], 0));
+    assert_eq!(
+        asked("was kostet der versand nach österreich"),
+        "Ein Paket nach Österreich kostet 4,90 Euro. Ein Fahrrad kostet nach Österreich 29 Euro und in die Schweiz 79 \
+         Franken Versand."
+    );
+    assert_eq!(asked("Was kostet ein Paket nach Österreich?"), "Ein Paket nach Österreich kostet 4,90 Euro.");
+}
+
+#[test]
 fn a_question_that_follows_up_is_answered_for_what_it_says_itself() {
     let asked = |question: &str| {
         let request = DraftRequest {

@@ -184,7 +184,36 @@ fn best_run<'a>(
     } else {
         run
     };
-    Some(Quotation::of(passage, all.get(run)?.to_vec(), coverage, about))
+    let sentences = beside(topic, all, run, &context, accepts);
+    Some(Quotation::of(passage, sentences, coverage, about))
+}
+
+/// The run with those other sentences that answer a question for a price or a time as well as it does, each by itself: where a parcel
+/// and a bicycle have prices of their own, the price of one is half an answer to what shipping costs.
+fn beside<'a>(
+    topic: &Topic,
+    all: &[&'a str],
+    run: std::ops::Range<usize>,
+    context: &[&str],
+    accepts: &dyn Fn(&[&str], f32) -> bool,
+) -> Vec<&'a str> {
+    let quoted = all.get(run.clone()).unwrap_or_default();
+    let asks = topic.asks.amount || topic.asks.duration;
+    let least = quoted.iter().map(|sentence| topic.coverage(context, &[sentence])).fold(0.0, f32::max);
+    let answers = |at: usize, sentence: &str| {
+        asks && !run.contains(&at)
+            && !sentence.trim_end().ends_with(':')
+            && !topic.is_elsewhere(sentence)
+            && topic.coverage(context, &[sentence]) >= least
+            && topic.coverage(&[], &[sentence]) > 0.0
+            && accepts(&[sentence], least)
+    };
+    let others: Vec<usize> = all.iter().enumerate().filter(|(at, one)| answers(*at, one)).map(|(at, _)| at).collect();
+    let room = SENTENCES_MAX.saturating_sub(quoted.len());
+    let mut places: Vec<usize> = run.clone().chain(others.into_iter().take(room)).collect();
+    places.sort_unstable();
+    let sentences: Vec<&str> = places.into_iter().filter_map(|at| all.get(at).copied()).collect();
+    if accepts(&sentences, topic.coverage(context, &sentences)) { sentences } else { quoted.to_vec() }
 }
 
 /// The run with neighbours that answer as well as it does, when nothing says which of them is meant.

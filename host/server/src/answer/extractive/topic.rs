@@ -8,9 +8,10 @@ use crate::answer::alignment::align;
 use crate::answer::naming::{is_weekday, named, weekdays_between};
 use crate::answer::reference::points_back;
 use crate::knowledge::terms::{Stems, is_name, words};
-use crate::knowledge::{Embedder, detect_language, focus};
+use crate::knowledge::{Embedder, detect_language, focus, spelling};
 
 use super::asked::{self, Kinds, has_address, has_amount, has_duration, has_sum, is_cost, is_dealing};
+use super::wording::{names_of_kind, parted, rejoined, with_whole_verbs};
 
 /// The words of the question that carry its topic.
 pub(super) struct Topic {
@@ -35,6 +36,8 @@ struct Wanted {
     concept: Option<u16>,
     /// Words of the passage that may translate it.
     translations: HashSet<String>,
+    /// Names of which each says it, too.
+    names: &'static [&'static str],
     /// It stands in what is asked now, not only in what that follows up.
     is_new: bool,
     /// Counts when it is met, and is not missed otherwise.
@@ -45,8 +48,8 @@ struct Wanted {
 
 impl Wanted {
     fn of(stem: String, word: String, concept: Option<u16>) -> Self {
-        let translations = HashSet::new();
-        Self { stem, word, concept, translations, is_new: false, is_generic: false, is_essential: false }
+        let (translations, names) = (HashSet::new(), &[][..]);
+        Self { stem, word, concept, translations, names, is_new: false, is_generic: false, is_essential: false }
     }
 }
 
@@ -57,18 +60,27 @@ impl Topic {
         let stems = Stems::new(passage.language.as_deref().or(request.language.as_deref()));
         let theirs = if is_foreign { Stems::new(asked) } else { stems.again() };
         let mut wanted: Vec<Wanted> = Vec::new();
-        let context = request.context.as_deref().unwrap_or_default();
-        let question = focus(&request.question);
+        let meant = |text: String| {
+            let is_used = |word: &str| request.passages.iter().any(|passage| says(&passage.text, word));
+            spelling::corrected(&text, theirs.language(), is_used).unwrap_or(text)
+        };
+        let is_verb = |word: &str| {
+            let stem = theirs.stem(word);
+            let is_told = || !is_foreign && theirs.all(&passage.text).contains(&stem);
+            theirs.concept(&stem).is_some() || GENERIC.contains(&word) || is_told()
+        };
+        let context = meant(request.context.clone().unwrap_or_default());
+        let question = with_whole_verbs(&meant(focus(&request.question)), &theirs, is_verb);
         let mut asks = Kinds::of(&question, &theirs);
         let has_own_kind = Kinds { time: false, ..asks } != Kinds::default();
         if !has_own_kind && !context.is_empty() {
             // "And to Germany?" asks for what the question before did.
-            asks = Kinds::of(&focus(context), &theirs);
+            asks = Kinds::of(&focus(&context), &theirs);
         }
         let essentials = asked::essentials(&question, theirs.language());
         let own = theirs.content(&question);
         let keeps_things = own.is_empty() || points_back(&request.question);
-        for (text, is_new) in [(question.as_str(), true), (&focus(context), false)] {
+        for (text, is_new) in [(question.as_str(), true), (&focus(&context), false)] {
             let said = words(text);
             for (stem, word) in theirs.content_words(text).into_iter().flat_map(|pair| parted(pair, &theirs)) {
                 if wanted.iter().any(|known| known.stem == stem) {
@@ -83,7 +95,8 @@ impl Topic {
                 let goes_on = (keeps_things || concept.is_some_and(|concept| !is_name(concept))) && !is_put_away;
                 if is_new || goes_on {
                     let is_essential = is_new && (essentials.contains(&word) || concept.is_some_and(is_name));
-                    wanted.push(Wanted { is_new, is_essential, ..Wanted::of(stem, word, concept) });
+                    let names = names_of_kind(&word, &said);
+                    wanted.push(Wanted { names, is_new, is_essential, ..Wanted::of(stem, word, concept) });
                 }
             }
         }
@@ -285,24 +298,8 @@ impl Topic {
     }
 }
 
-/// "Kinderräder" is "Kinder" and "Räder": a word of German or Dutch that is two known ones. Others stay as they are.
-fn parted((stem, word): (String, String), stems: &Stems) -> Vec<(String, String)> {
-    /// The shortest part.
-    const PART_MIN: usize = 3;
-    if !matches!(stems.language(), Some("de" | "nl")) || stems.concept(&stem).is_some() || !word.is_ascii() {
-        return vec![(stem, word)];
-    }
-    let known = |part: &str| {
-        let stem = stems.stem(part);
-        stems.concept(&stem).is_some_and(|concept| !is_name(concept)).then(|| (stem, part.to_owned()))
-    };
-    let cuts = PART_MIN..word.len().saturating_sub(PART_MIN - 1);
-    let parts = cuts.into_iter().find_map(|at| {
-        let (head, tail) = word.split_at_checked(at)?;
-        let head = known(head).or_else(|| known(head.strip_suffix('s')?))?;
-        Some(vec![head, known(tail)?])
-    });
-    parts.unwrap_or_else(|| vec![(stem, word)])
+fn says(text: &str, word: &str) -> bool {
+    words(text).iter().any(|said| said == word)
 }
 
 /// Share of the wanted words that a curated question must hold by itself when its answer begins with yes or no.
@@ -335,6 +332,7 @@ const GENERIC: &[&str] = &[
     "servieren",
     "serviert",
     "anbieten",
+    "anbietet",
     "servir",
     "sirven",
     "ofrecen",
@@ -462,7 +460,7 @@ struct Told {
 impl Told {
     fn by(stems: &Stems, text: &str) -> Self {
         let (mut forms, mut all) = (HashMap::<String, Vec<String>>::new(), HashSet::new());
-        for word in words(text).into_iter().chain(joined(text)) {
+        for word in words(text).into_iter().chain(joined(text)).chain(rejoined(text, stems)) {
             forms.entry(stems.stem(&word)).or_default().push(word.clone());
             all.insert(word);
         }
@@ -503,6 +501,9 @@ impl Held {
     }
 
     fn holds_itself(&self, wanted: &Wanted, is_foreign: bool) -> bool {
+        if wanted.names.iter().any(|name| self.says(name)) {
+            return true;
+        }
         if is_foreign {
             // Names and numbers are written alike; anything else must be a translation.
             return self.says(&wanted.word) || wanted.translations.iter().any(|word| self.says(word));

@@ -12,6 +12,9 @@ use crate::knowledge::Slot;
 /// more often than chance may exceed it, and what is beyond is not ranked.
 const RANKED_ROWS_MAX: i64 = 2_000;
 
+/// Neighbours of a passage that are counted, on either side.
+const PIECES_BESIDE_MAX: i32 = 3;
+
 /// A word of the question as one text search configuration sees it.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct QueryLexeme {
@@ -121,6 +124,8 @@ pub struct CandidateRow {
     pub cosine: Option<f64>,
     pub rank: f32,
     pub matched: Vec<String>,
+    /// Pieces of its text, itself among them, up to [`PIECES_BESIDE_MAX`] on either side; 1 for an entry of a FAQ.
+    pub pieces: i64,
 }
 
 /// Curated equals, nearest vectors and full-text hits, joined, each with both signals computed. One statement, so one
@@ -162,6 +167,7 @@ fn candidate(row: &sqlx::postgres::PgRow) -> sqlx::Result<CandidateRow> {
         cosine: row.try_get("cosine")?,
         rank: row.try_get("rank")?,
         matched: row.try_get("matched")?,
+        pieces: row.try_get("pieces")?,
     })
 }
 
@@ -212,7 +218,12 @@ fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> Str
                      when p.{of_model} = {model}
                      then 1 - (p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions})) end as cosine,
                 coalesce(ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking), 0) as rank,
-                array(select l.lexeme from words l where l.ts_config = p.ts_config and p.tsv @@ l.query) as matched
+                array(select l.lexeme from words l where l.ts_config = p.ts_config and p.tsv @@ l.query) as matched,
+                case when p.question is not null then 1
+                     else (select count(*) from passages s
+                            where s.document_id = p.document_id and s.heading = p.heading and s.question is null
+                              and s.position between p.position - {PIECES_BESIDE_MAX} and p.position + {PIECES_BESIDE_MAX})
+                 end as pieces
            from chosen c join passages p on p.id = c.id join documents d on d.id = p.document_id
            left join texts t on t.ts_config = p.ts_config"
     )

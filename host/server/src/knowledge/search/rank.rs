@@ -16,6 +16,10 @@ const FOREIGN_WORDS: f32 = 0.5;
 /// What a piece loses behind its neighbour of a text that was cut for its length: the better one stands for both.
 const NEIGHBOUR: f32 = 0.5;
 
+/// What each doubling of a cut text's pieces takes from the nearness of all of them, in standard deviations: of many draws the
+/// best is better by chance alone.
+const CHANCE: f32 = 0.25;
+
 /// A candidate and what speaks for it.
 pub(super) struct Signals {
     row: CandidateRow,
@@ -52,6 +56,11 @@ impl Signals {
         !is_entry && is_of_one_text && ours.position.abs_diff(theirs.position) == 1
     }
 
+    /// Pieces that its text was cut into, as far as they stand near it.
+    fn pieces(&self) -> f32 {
+        self.row.pieces.max(1) as f32
+    }
+
     pub fn into_hit(self) -> Hit {
         let row = self.row;
         Hit {
@@ -85,8 +94,9 @@ pub(super) fn rank(mut signals: Vec<Signals>, lexical_weight: f32, understands_m
             (true, false) => lexical_weight,
         };
         let words = if understands_meaning { coverage } else { 0.5 * (text + coverage) };
-        signal.rank = (1.0 - weight) * cosine + weight * words;
-        let (vector, fused, foreign) = (*cosine, signal.rank, signal.foreign);
+        let chance = if understands_meaning { CHANCE * signal.pieces().log2() } else { 0.0 };
+        signal.rank = (1.0 - weight) * (cosine - chance) + weight * words;
+        let (vector, fused, foreign) = (cosine - chance, signal.rank, signal.foreign);
         signal.why = Why { fused, vector, words, weight, near_duplicate: 0.0, foreign };
     }
     signals.sort_by(best_first);
