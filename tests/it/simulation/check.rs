@@ -173,8 +173,9 @@ async fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], 
                     let mut at_ms = refused.filter_map(|row| row.settled_at).map(|at| at.timestamp_millis());
                     at_ms.any(|at_ms| (sent.at_ms - youngest..=sent.at_ms).contains(&at_ms))
                 };
-                let is_due = (DAY_MS - 1_000..=7 * DAY_MS + 1_000).contains(&youngest);
-                if !is_due && !(youngest < DAY_MS && was_refused()) {
+                let is_past = (DAY_MS - 1_000..=7 * DAY_MS + 1_000).contains(&youngest);
+                let is_due = is_past || youngest < DAY_MS && was_refused();
+                if !is_due {
                     let told = world.told.iter().find(|told| psid(told.delivery.customer) == sent.psid);
                     let story = world.story(told.map_or(0, |told| told.delivery.customer)).await;
                     panic!("a tag {youngest} ms after the last act: {sent:?}\n{story}");

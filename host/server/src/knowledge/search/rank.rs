@@ -166,7 +166,43 @@ fn overlap(a: &HashSet<String>, b: &HashSet<String>) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+
+    fn candidate(source: &str, cosine: f64, pieces: i64) -> Signals {
+        let row = CandidateRow {
+            id: Uuid::new_v4(),
+            document_id: Uuid::new_v4(),
+            title: String::new(),
+            source: source.to_owned(),
+            position: 0,
+            heading: String::new(),
+            text: String::new(),
+            question: None,
+            language: Some("en".to_owned()),
+            labels: Vec::new(),
+            ts_config: "english".to_owned(),
+            exact: false,
+            cosine: Some(cosine),
+            rank: 0.0,
+            matched: Vec::new(),
+            pieces,
+        };
+        Signals::new(row, &Words::new(Vec::new()), Some("en"), Calibration::SEMANTIC)
+    }
+
+    #[test]
+    fn the_best_of_many_pieces_needs_to_be_nearer_than_a_short_text() {
+        let order = |long: f64, understands_meaning| {
+            let candidates = vec![candidate("long", long, 4), candidate("short", 0.84, 1), candidate("far", 0.7, 1)];
+            let ranked = rank(candidates, 0.0, understands_meaning);
+            ranked.into_iter().map(|signals| signals.row.source).collect::<Vec<_>>()
+        };
+        assert_eq!(order(0.85, true), ["short", "long", "far"]);
+        assert_eq!(order(0.95, true), ["long", "short", "far"], "much nearer is nearer all the same");
+        assert_eq!(order(0.85, false), ["long", "short", "far"], "words say nothing about chance");
+    }
 
     #[test]
     fn z_scores_of_equals_are_zero() {
