@@ -65,11 +65,13 @@ struct Kept {
 }
 
 pub async fn check(world: &World) -> Report {
-    let rows: Vec<Row> =
-        sqlx::query_as("select id, conversation_id, turn_id, seq, psid, author, state, error_subcode, settled_at from outbox order by seq")
-            .fetch_all(&world.pool)
-            .await
-            .unwrap();
+    let rows: Vec<Row> = sqlx::query_as(
+        "select id, conversation_id, turn_id, seq, psid, author, state, error_subcode, settled_at
+             from outbox order by seq",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .unwrap();
     let sends = world.host.graph.sends();
     let mut report = Report { sends: sends.len(), deaths: world.deaths, ..Report::default() };
     nothing_is_sent_twice_or_lost(&rows, &sends, &mut report);
@@ -145,8 +147,9 @@ fn windows_are_kept(world: &World, rows: &[Row], sends: &[SentMessage]) {
     }
 }
 
-/// HUMAN_AGENT stands on what a person wrote alone, never within the window that needs no tag (unless Meta says that it is closed), and never more than a week after the
-/// customer's last message; what a person wrote goes without it only within the window.
+/// HUMAN_AGENT stands on what a person wrote alone, never within the window that needs no tag (unless Meta says that it is
+/// closed), and never more than a week after the customer's last message; what a person wrote goes without it only within the
+/// window.
 async fn tags_are_a_persons(world: &World, rows: &[Row], sends: &[SentMessage], report: &mut Report) {
     for sent in sends.iter().filter(|sent| sent.tag.is_some() || !is_bot(rows, sent)) {
         let wrote = |told: &&super::world::Told| {
