@@ -44,7 +44,7 @@ enum Scenario {
 fn scenario(point: Point) -> Scenario {
     match point {
         Point::DoubtTaken | Point::DoubtLookedUp => Scenario::Doubt,
-        Point::TicketPosted | Point::TicketNoted => Scenario::Ticket,
+        Point::TurnWritten | Point::TicketPosted | Point::TicketNoted => Scenario::Ticket,
         Point::OwnerChanged | Point::EchoApplied => Scenario::InboxEcho,
         Point::TakeoverWritten | Point::TakeoverCommitted => Scenario::Takeover,
         Point::ReplyWritten | Point::ReplyCommitted => Scenario::Reply,

@@ -23,6 +23,7 @@ mod process;
 
 mod answers;
 mod commands;
+mod connections;
 mod crash;
 mod delivery;
 mod embedded;

@@ -69,6 +69,9 @@ struct Options {
     /// Connections that deliver at once. Meta keeps many; with few of them, all wait for the disk most of the time.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     connections: u16,
+    /// Customers that write in a second while policies are swapped. More than the machine carries only shows that it is too slow.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    turns_per_s: u32,
     /// A Python that has the peer's packages, such as one of a virtual environment.
     #[arg(long, value_name = "PATH")]
     peer_python: Option<PathBuf>,

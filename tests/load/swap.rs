@@ -19,9 +19,8 @@ use crate::turn::{self, Crowd};
 const MEASURE: &str = "swap";
 const CHAIN: &str = "default";
 const ROUNDS: usize = 20;
-/// Swaps while customers write, and how many of them write in a second.
+/// Swaps while customers write.
 const LOADED_ROUNDS: usize = 200;
-const TURNS_PER_S: u32 = 200;
 /// Pause after a swap while customers write: somebody who changes a setting, sees what it does, and changes it again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Everything that is counted in the log and the metrics of a swap, in order.
@@ -76,20 +75,21 @@ async fn swaps_under_load(
     let (crowd, _) = Crowd::gather(pool, app, graph).await?;
     let crowd = Arc::new(crowd);
     // The first second fills caches and pools.
-    arrivals(&crowd, Until::Passed(Duration::from_secs(1))).await?;
-    let quiet = arrivals(&crowd, Until::Passed(options.duration())).await?;
+    let turns_per_s = options.turns_per_s;
+    arrivals(&crowd, turns_per_s, Until::Passed(Duration::from_secs(1))).await?;
+    let quiet = arrivals(&crowd, turns_per_s, Until::Passed(options.duration())).await?;
 
     let rounds = if options.quick { LOADED_ROUNDS / 20 } else { LOADED_ROUNDS };
     let is_over = Arc::new(AtomicBool::new(false));
     let customers = tokio::spawn({
         let (crowd, is_over) = (Arc::clone(&crowd), Arc::clone(&is_over));
-        async move { arrivals(&crowd, Until::Set(is_over)).await }
+        async move { arrivals(&crowd, turns_per_s, Until::Set(is_over)).await }
     });
     let swapped = swaps(app, file, rounds, PAUSE).await;
     is_over.store(true, Ordering::Relaxed);
     let (swapped, busy) = (swapped?, customers.await??);
 
-    let what = |when: &str, share: &str| format!("stored to Send API call at {TURNS_PER_S} turns/s, {when}: {share}");
+    let what = |when: &str, share: &str| format!("stored to Send API call at {turns_per_s} turns/s, {when}: {share}");
     findings.rows.push(Row::new(MEASURE, what("no swaps", "median"), quiet.median_ms()));
     findings.rows.push(Row::new(MEASURE, what("no swaps", "p99"), quiet.p99_ms()));
     findings.rows.push(
@@ -122,9 +122,9 @@ enum Until {
 }
 
 /// New customers at a steady pace, whether or not those before them have their answer.
-async fn arrivals(crowd: &Arc<Crowd>, until: Until) -> Result<Times> {
+async fn arrivals(crowd: &Arc<Crowd>, per_s: u32, until: Until) -> Result<Times> {
     let began = Instant::now();
-    let mut pace = tokio::time::interval(Duration::from_secs(1) / TURNS_PER_S);
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / per_s);
     let mut waiting = tokio::task::JoinSet::new();
     let mut micros = Vec::new();
     let goes_on = || match &until {

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::answer::{self, Drafter, ModelSettings};
 use crate::clock::Clock;
 use crate::db;
+use crate::db::lent::Connections;
 use crate::embedded::{Durability, Engines, EnginesConfig, Which};
 use crate::golden::Goldens;
 use crate::inbox::Inbox;
@@ -44,6 +45,8 @@ pub struct App {
     pub clock: Clock,
     /// The database.
     pub pool: PgPool,
+    /// Its connections, for the statements of turns.
+    pub connections: Connections,
     /// What is sealed in the database opens with these.
     pub keys: Keys,
     /// Seals and opens people's words.
@@ -195,6 +198,7 @@ impl Server {
             settings,
             secrets,
             clock,
+            connections: Connections::new(pool.clone()),
             pool,
             keys,
             words,

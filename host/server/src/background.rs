@@ -52,6 +52,21 @@ pub async fn run<T: Send + 'static>(
     result.await.map_err(|_| BackgroundError::Panicked)
 }
 
+/// As [`run`], for a future that only computes, and at most waits for time to pass: connections belong to the host's own runtime.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_future<T: Send + 'static>(
+    name: &str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, BackgroundError> {
+    let ran = run(name, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        Ok(runtime.block_on(work))
+    });
+    ran.await?.map_err(|source| BackgroundError::NotStarted { source })
+}
+
 #[cfg(test)]
 mod tests {
     #[tokio::test]

@@ -25,6 +25,7 @@ pub mod keys;
 pub mod knowledge;
 pub mod learning;
 pub mod leases;
+pub mod lent;
 pub mod messages;
 pub mod objects;
 pub mod outbox;
@@ -40,6 +41,7 @@ pub mod spending;
 pub mod staging;
 pub mod tickets;
 pub mod turn_windows;
+pub mod turns;
 pub mod words;
 
 use std::time::{Duration, Instant};

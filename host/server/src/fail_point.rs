@@ -54,7 +54,7 @@ points! {
     Drafted = "drafted",
     Filtered = "filtered",
     Escalated = "escalated",
-    /// Decision, rows, ticket and inbox are written; the transaction is open.
+    /// Decision, rows, ticket and inbox are written; the transaction is open. A turn without a ticket is one statement.
     TurnWritten = "turn-written",
     TurnCommitted = "turn-committed",
     LeaseReturned = "lease-returned",

@@ -68,6 +68,7 @@ pub use staged::Staged;
 pub use upkeep::start_reembedding;
 
 use crate::db::knowledge as db;
+use crate::db::lent::Connections;
 use models::Models;
 
 /// Why knowledge could not be read or kept.
@@ -92,6 +93,7 @@ pub enum KnowledgeError {
 #[derive(Debug, Clone)]
 pub struct Knowledge {
     pool: PgPool,
+    connections: Connections,
     embedder: Arc<dyn Embedder>,
     settings: RetrievalSettings,
     languages: Arc<language::Detector>,
@@ -145,6 +147,7 @@ impl Knowledge {
         let languages = Arc::new(language::Detector::new(&settings.languages)?);
         let extractor = Extractor::new(ExtractionSettings::default());
         Ok(Self {
+            connections: Connections::new(pool.clone()),
             pool,
             models: Arc::new(Models::new(Arc::clone(&embedder))),
             embedding_settings: None,

@@ -20,6 +20,7 @@
 //! - Only a row written by an authenticated agent's action can carry the HUMAN_AGENT tag: it takes an
 //!   [`AgentReply`], which takes an agent's id.
 
+mod confirmed;
 mod doubt;
 mod lanes;
 mod verdict;
@@ -50,6 +51,7 @@ use crate::secrets::Secrets;
 use crate::settings::{Settings, ms};
 use crate::tickets;
 use crate::words::MESSAGE_TEXT;
+use confirmed::Confirmations;
 use lanes::{Lanes, Room};
 use verdict::{Verdict, backoff, describe, verdict};
 
@@ -129,13 +131,15 @@ async fn send_loop(app: Arc<App>, tasks: TaskTracker, stop: CancellationToken) {
     let settings = &app.settings.outbox;
     let running = Arc::new(Semaphore::new(settings.concurrency));
     let lanes = Arc::new(Lanes::default());
+    let confirmations = Confirmations::start(app.pool.clone(), &tasks);
     let mut poll = tokio::time::interval(ms(settings.poll_ms));
     // Its own clock: with a reply every few milliseconds, a pause that each of them restarts would never end.
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         let free = running.available_permits();
         let room = lanes.room(free, settings.concurrency, app.outbox.tokens.pages());
-        let claimed = if room.limit == 0 { 0 } else { claim(&app, &room, &running, &lanes, &tasks).await };
+        let claimed =
+            if room.limit == 0 { 0 } else { claim(&app, &room, &running, &lanes, &confirmations, &tasks).await };
         // More may be due, unless less came than was asked for.
         if claimed > 0 && claimed == room.limit {
             continue;
@@ -154,6 +158,7 @@ async fn claim(
     room: &Room,
     running: &Arc<Semaphore>,
     lanes: &Arc<Lanes>,
+    confirmations: &Confirmations,
     tasks: &TaskTracker,
 ) -> usize {
     let limit = i64::try_from(room.limit).unwrap_or(i64::MAX);
@@ -176,9 +181,9 @@ async fn claim(
     }
     for row in rows {
         let Ok(permit) = Arc::clone(running).acquire_owned().await else { return count };
-        let (app, place) = (Arc::clone(app), lanes.enter(&row.page_id));
+        let (app, place, confirmations) = (Arc::clone(app), lanes.enter(&row.page_id), confirmations.clone());
         tasks.spawn(async move {
-            send(&app, row, asked).await;
+            send(&app, row, asked, &confirmations).await;
             drop((permit, place));
             // The next part of the same reply may go now.
             app.outbox.wake();
@@ -206,17 +211,17 @@ impl Asked {
     }
 }
 
-async fn send(app: &App, row: Claimed, asked: Asked) {
+async fn send(app: &App, row: Claimed, asked: Asked, confirmations: &Confirmations) {
     let id = row.id;
     let Some(page) = app.outbox.tokens.find(&row.page_id).await else {
         let reason = "the Page has no access token; connect it, or give its token in [[pages]]".to_owned();
-        settle(app, &row, Verdict::PageState { state: "parked", reason }, None).await;
+        settle(app, &row, Verdict::PageState { state: "parked", reason }, None, confirmations).await;
         return;
     };
     let message = match message(&app.settings.window_rules, &row, app.clock.now()) {
         Ok(message) => message,
         Err(reason) => {
-            settle(app, &row, Verdict::Fail(reason), None).await;
+            settle(app, &row, Verdict::Fail(reason), None, confirmations).await;
             return;
         }
     };
@@ -225,7 +230,7 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
         tracing::warn!(outbox = %id, "this process stood still after it had claimed a message; it is claimed again");
         let after = backoff(&app.settings.outbox, row.attempts);
         let error = "the process stood still before it sent".to_owned();
-        settle(app, &row, Verdict::Again { after, counted: false, error }, None).await;
+        settle(app, &row, Verdict::Again { after, counted: false, error }, None, confirmations).await;
         return;
     }
     fail_point::reach(Point::BeforeSend);
@@ -252,7 +257,7 @@ async fn send(app: &App, row: Claimed, asked: Asked) {
         // The Page was connected again meanwhile: it was the old token that died.
         verdict = Verdict::Again { after: Duration::ZERO, counted: false, error: "sent with a token of before".into() };
     }
-    settle(app, &row, verdict, Some(&reply.trace)).await;
+    settle(app, &row, verdict, Some(&reply.trace), confirmations).await;
 }
 
 /// The message as the Send API takes it. Past the window an agent's words go out as HUMAN_AGENT, as long as the rules say.
@@ -289,17 +294,23 @@ async fn pause_when_full<T>(app: &App, page_id: &str, reply: &Reply<T>) {
     }
 }
 
-async fn settle(app: &App, row: &Claimed, verdict: Verdict, trace: Option<&CallTrace>) {
-    if let Err(error) = db::in_time(store(app, row, &verdict, trace)).await {
+async fn settle(app: &App, row: &Claimed, verdict: Verdict, trace: Option<&CallTrace>, confirmations: &Confirmations) {
+    if let Err(error) = db::in_time(store(app, row, &verdict, trace, confirmations)).await {
         // The row stays `sending` and falls into doubt, which is looked up: nothing is sent twice.
         tracing::error!(%error, outbox = %row.id, "the result of a send could not be stored");
     }
 }
 
-async fn store(app: &App, row: &Claimed, verdict: &Verdict, trace: Option<&CallTrace>) -> sqlx::Result<()> {
+async fn store(
+    app: &App,
+    row: &Claimed,
+    verdict: &Verdict,
+    trace: Option<&CallTrace>,
+    confirmations: &Confirmations,
+) -> sqlx::Result<()> {
     let id = row.id;
     match verdict {
-        Verdict::Sent(message_id) => confirm_claimed(app, row, message_id).await,
+        Verdict::Sent(message_id) => confirm_claimed(app, row, message_id, confirmations).await,
         Verdict::Again { after, counted, error } => {
             let after_ms = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
             db::outbox::requeue(&app.pool, id, row.claimed_at, after_ms, *counted, error).await
@@ -330,8 +341,13 @@ pub(crate) struct SentRow<'a> {
     pub text: &'a str,
 }
 
-/// As [`confirm`], which almost always takes one statement: nobody else has settled the row since it was claimed.
-async fn confirm_claimed(app: &App, row: &Claimed, message_id: &str) -> sqlx::Result<()> {
+/// As [`confirm`], but almost always together with others: nobody else has settled the row since it was claimed.
+async fn confirm_claimed(
+    app: &App,
+    row: &Claimed,
+    message_id: &str,
+    confirmations: &Confirmations,
+) -> sqlx::Result<()> {
     let sent_at = app.clock.now();
     // Claiming the row has opened its text, so its key is remembered, if the text was sealed.
     if let Some(sealer) = app.words.recall(row.conversation_id) {
@@ -339,12 +355,12 @@ async fn confirm_claimed(app: &App, row: &Claimed, message_id: &str) -> sqlx::Re
             id: row.id,
             conversation_id: row.conversation_id,
             claimed_at: row.claimed_at,
-            message_id,
-            author: &row.author,
-            text: &sealer.seal(MESSAGE_TEXT, &row.text)?,
+            message_id: message_id.to_owned(),
+            author: row.author.clone(),
+            text: sealer.seal(MESSAGE_TEXT, &row.text)?,
             sent_at,
         };
-        if db::outbox::confirm(&app.pool, &sent).await? {
+        if confirmations.settle(sent).await {
             fail_point::reach(Point::Settled);
             return Ok(());
         }

@@ -19,8 +19,8 @@
 //! written to the audit log by whoever answers a person: see [`crate::admin`].
 //!
 //! # Format
-//! What is sealed is one byte for the encoding (0: JSON) and the record's JSON under its version
-//! ([`crate::pipeline::RECORD_VERSION`]). `sdk/policyctl/tests/fixtures` holds records of each released
+//! What is sealed is one byte for the encoding (0: JSON, as versions before this one wrote it; 1: JSON compressed with zstd) and the
+//! record's JSON under its version ([`crate::pipeline::RECORD_VERSION`]). `sdk/policyctl/tests/fixtures` holds records of each released
 //! version, which must stay readable.
 
 mod mask;
@@ -42,8 +42,12 @@ pub use upkeep::{prune, start_upkeep};
 pub use writer::{Job, Writer};
 
 const PURPOSE: &str = "decision-record";
-/// Before the JSON in a sealed record. Others may come, such as a compressed one.
+/// The first byte of what is sealed: JSON follows.
 const ENCODING_JSON: u8 = 0;
+/// The same, compressed with zstd.
+const ENCODING_ZSTD: u8 = 1;
+/// Of zstd's usual levels the fastest: every turn's record is compressed, and few are ever read.
+const ZSTD_LEVEL: i32 = 1;
 
 /// Which form of a record is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
@@ -99,6 +103,11 @@ pub enum RecordError {
     Encoding { found: u8 },
     #[error("the sealed record is empty")]
     Empty,
+    #[error("the sealed record cannot be decompressed: {source}")]
+    Compressed {
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the sealed record holds no JSON: {source}")]
     Json {
         #[source]
@@ -273,17 +282,51 @@ impl Place<'_> {
 }
 
 pub(crate) fn seal(key: &PersonKey, place: &Place<'_>, version: i32, record: &[u8]) -> Result<Vec<u8>, KeyError> {
-    let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(record.len() + 1));
-    plain.push(ENCODING_JSON);
-    plain.extend_from_slice(record);
+    // Before sealing: what is sealed cannot be compressed any more.
+    let compressed = zstd::bulk::compress(record, ZSTD_LEVEL).ok().map(zeroize::Zeroizing::new);
+    let (encoding, body) = compressed.as_ref().map_or((ENCODING_JSON, record), |body| (ENCODING_ZSTD, body.as_slice()));
+    let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(body.len() + 1));
+    plain.push(encoding);
+    plain.extend_from_slice(body);
     Ok(place.bound(version, |binding| key.seal(binding, &plain))?)
 }
 
 fn unseal(key: &PersonKey, place: &Place<'_>, version: i32, sealed: &[u8]) -> Result<Value, RecordError> {
     let plain = place.bound(version, |binding| key.open(binding, sealed)).map_err(KeyError::from)?;
+    let of_json = |json: &[u8]| serde_json::from_slice(json).map_err(|source| RecordError::Json { source });
     match plain.split_first() {
-        Some((&ENCODING_JSON, json)) => serde_json::from_slice(json).map_err(|source| RecordError::Json { source }),
+        Some((&ENCODING_JSON, json)) => of_json(json),
+        Some((&ENCODING_ZSTD, body)) => {
+            let json = zstd::decode_all(body).map_err(|source| RecordError::Compressed { source })?;
+            of_json(&zeroize::Zeroizing::new(json))
+        }
         Some((&found, _)) => Err(RecordError::Encoding { found }),
         None => Err(RecordError::Empty),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::KeyRing;
+
+    #[test]
+    fn a_record_opens_in_its_own_place_and_so_does_one_that_was_never_compressed() {
+        let day = chrono::NaiveDate::from_ymd_opt(2027, 1, 15).unwrap();
+        let keys = Keys::of_ring(KeyRing::parse(&KeyRing::new_line(day).unwrap()).unwrap());
+        let key = keys.new_person_key("42", "7").unwrap().0;
+        let place = |turn| Place { page_id: "42", psid: "7", turn_id: Uuid::from_u128(turn) };
+        let record = serde_json::json!({ "turn": { "messages": vec!["Do you ship to Austria?"; 50] } });
+        let json = record.to_string().into_bytes();
+        let sealed = seal(&key, &place(1), 1, &json).unwrap();
+        assert!(sealed.len() < json.len() / 3, "{} of {}", sealed.len(), json.len());
+        assert_eq!(unseal(&key, &place(1), 1, &sealed).unwrap(), record);
+        assert!(unseal(&key, &place(2), 1, &sealed).is_err(), "another turn's");
+
+        let of_before = [&[ENCODING_JSON], json.as_slice()].concat();
+        let sealed = place(1).bound(1, |binding| key.seal(binding, &of_before)).unwrap();
+        assert_eq!(unseal(&key, &place(1), 1, &sealed).unwrap(), record);
+        let of_later = place(1).bound(1, |binding| key.seal(binding, &[9, b'{', b'}'])).unwrap();
+        assert!(matches!(unseal(&key, &place(1), 1, &of_later), Err(RecordError::Encoding { found: 9 })));
     }
 }

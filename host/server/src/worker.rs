@@ -5,7 +5,7 @@
 //!    one more attempt counted, so that an event that kills its worker becomes a ticket after `worker.attempts_max`. When
 //!    nothing is owed, the lease goes back in the same transaction.
 //! 2. *pipeline* … changes nothing; the lease expires, the wake-up is claimed or swept, and it is repeated.
-//! 3. *commit* in one transaction: decision, outbox rows, ticket, conversation, inbox rows, the lease. Either all of it or none.
+//! 3. *commit* in one statement or transaction: decision, outbox rows, ticket, conversation, inbox rows, the lease. Either all of it or none.
 //! 4. *record* … the decision stands and says that its record is on its way; a crash loses the record, never the turn.
 //!
 //! # Fencing
@@ -13,12 +13,13 @@
 //! person who took over meanwhile is not interrupted). An edit or unsend that arrived meanwhile repeats the turn, and so do, at
 //! most [`GROW_MAX`] times, more messages: a burst gets one answer.
 
+mod ending;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::TimeDelta;
-use sqlx::pool::PoolConnection;
-use sqlx::{Connection, PgConnection, Postgres};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,23 +29,20 @@ use crate::app::App;
 use crate::db;
 use crate::db::conversations::Conversation;
 use crate::db::inbox::StoredEvent;
-use crate::db::tickets::NewTicket;
+use crate::db::lent::Lent;
 use crate::fail_point::{self, Point};
 use crate::intake::{self, TurnEvent, Unread};
 use crate::observe::CommittedTurn;
 use crate::pipeline::{self, TurnInput, TurnResult};
 use crate::queue::{ConversationKey, WakeUp};
-use crate::records::Job;
 use crate::settings::ms;
-use crate::tickets;
-use crate::words::{self, OUTBOX_TEXT, Sealer};
+use crate::words::{self, Sealer};
+use ending::{commit, give_up, leave, lock_leased, postpone};
 
 /// A turn repeated for an edit that arrived meanwhile is repeated at most this often.
 const REDO_MAX: usize = 3;
 /// Of these, so many for messages that arrived meanwhile: who keeps writing is answered all the same.
 const GROW_MAX: usize = 2;
-/// Longest pause before a failed turn is tried again.
-const RETRY_MS_MAX: u64 = 300_000;
 /// Longest wait for giving a lease back.
 const RELEASE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -135,7 +133,7 @@ async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(),
     }
     loop {
         let started = Instant::now();
-        let mut connection = db::in_time(app.pool.acquire()).await?;
+        let mut connection = db::in_time(app.connections.take()).await?;
         // Nothing renews a lease that is not committed yet, so taking it must leave most of it.
         let taken = tokio::time::timeout(lease / 3, async {
             match take(app, &mut connection, page_id, psid, false).await {
@@ -150,7 +148,9 @@ async fn handle_conversation(app: &App, page_id: &str, psid: &str) -> Result<(),
             return Ok(());
         };
         let more = if turn.is_empty() {
-            db::in_time(db::inbox::has_pending(&mut *connection, page_id, psid)).await?
+            let more = db::in_time(db::inbox::has_pending(&mut *connection, page_id, psid)).await?;
+            app.connections.give_back(connection);
+            more
         } else {
             let (id, token) = (conversation.id, conversation.lease_token);
             let result = tokio::select! {
@@ -187,10 +187,11 @@ async fn take(
     let lease_ms = i64::try_from(app.settings.worker.lease_ms).unwrap_or(i64::MAX);
     let mut tx = connection.begin().await?;
     // Locks the conversation: takeovers wait for this short transaction.
-    let leased = db::conversations::lease(&mut *tx, page_id, psid, lease_ms).await?;
-    let Some(conversation) = leased else { return Ok(None) };
+    let limit = app.settings.turn.events_max;
+    let leased = db::conversations::lease(&mut *tx, page_id, psid, lease_ms, limit).await?;
+    let Some((conversation, events)) = leased else { return Ok(None) };
     fail_point::reach(Point::Leased);
-    let (conversation, turn, sealer) = intake(app, &mut tx, conversation, true, is_careful).await?;
+    let (conversation, turn, sealer) = intake(app, &mut tx, conversation, events, true, is_careful).await?;
     if turn.is_empty() {
         db::conversations::release(&mut *tx, conversation.id, conversation.lease_token).await?;
     }
@@ -206,10 +207,11 @@ async fn intake(
     app: &App,
     tx: &mut PgConnection,
     conversation: Conversation,
+    mut events: Vec<StoredEvent>,
     counts: bool,
     is_careful: bool,
 ) -> sqlx::Result<(Conversation, Vec<TurnEvent>, Sealer)> {
-    let mut events = unread(app, tx, &conversation).await?;
+    corrections(app, tx, &conversation, &mut events).await?;
     let sealer = app.words.of(tx, conversation.id).await?;
     let sealed_anew = words::open_events(app, tx, &sealer, &mut events).await?;
     let unread = Unread { events: &events, sealed_anew, sealer: &sealer, counts, is_careful };
@@ -260,7 +262,7 @@ async fn handle_page(app: &App, page_id: &str) -> sqlx::Result<()> {
 /// One turn over everything unread, repeated when an edit arrives meanwhile. The connection is given back before anything slow.
 async fn turns(
     app: &App,
-    connection: PoolConnection<Postgres>,
+    connection: Lent,
     mut conversation: Conversation,
     mut turn: Vec<TurnEvent>,
     started: Instant,
@@ -269,13 +271,15 @@ async fn turns(
     for redo in 0..=REDO_MAX {
         let mut reading = match connection.take() {
             Some(connection) => connection,
-            None => app.pool.acquire().await?,
+            None => app.connections.take().await?,
         };
         if redo > 0 {
             let mut tx = reading.begin().await?;
             // The lock shows what takeovers changed since the lease.
             let Some(now) = lock_leased(&mut tx, &conversation).await? else { return Ok(Committed::LeaseLost) };
-            (conversation, turn, _) = intake(app, &mut tx, now, false, true).await?;
+            let limit = app.settings.turn.events_max;
+            let events = db::inbox::pending(&mut tx, &now.page_id, Some(&now.psid), limit).await?;
+            (conversation, turn, _) = intake(app, &mut tx, now, events, false, true).await?;
             fail_point::reach(Point::IntakeApplied);
             tx.commit().await?;
             fail_point::reach(Point::IntakeCommitted);
@@ -295,23 +299,26 @@ async fn turns(
     Ok(Committed::Redo)
 }
 
-/// The oldest `turn.events_max` unread events, and however many events wait between, what corrects one of them: a question that
+/// Adds to the oldest `turn.events_max` unread events, however many events wait between, what corrects one of them: a question that
 /// was edited or withdrawn is not answered as it was first asked.
-async fn unread(app: &App, tx: &mut PgConnection, conversation: &Conversation) -> sqlx::Result<Vec<StoredEvent>> {
-    let (page_id, psid, limit) = (&conversation.page_id, &conversation.psid, app.settings.turn.events_max);
-    let mut events = db::inbox::pending(tx, page_id, Some(psid), limit).await?;
-    if i64::try_from(events.len()).unwrap_or(i64::MAX) < limit {
-        return Ok(events);
+async fn corrections(
+    app: &App,
+    tx: &mut PgConnection,
+    conversation: &Conversation,
+    events: &mut Vec<StoredEvent>,
+) -> sqlx::Result<()> {
+    if i64::try_from(events.len()).unwrap_or(i64::MAX) < app.settings.turn.events_max {
+        return Ok(());
     }
     let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
     let mids: Vec<String> = events.iter().filter_map(|event| event.mid.clone()).collect();
-    events.extend(db::inbox::corrections(tx, page_id, psid, &mids, &ids).await?);
-    Ok(events)
+    events.extend(db::inbox::corrections(tx, &conversation.page_id, &conversation.psid, &mids, &ids).await?);
+    Ok(())
 }
 
 async fn one_turn(
     app: &App,
-    mut reading: PoolConnection<Postgres>,
+    mut reading: Lent,
     conversation: &Conversation,
     turn: &[TurnEvent],
     may_grow: bool,
@@ -335,7 +342,7 @@ async fn one_turn(
     }
     app.words.open(&mut *reading, &mut messages).await?;
     app.words.open(&mut *reading, &mut history).await?;
-    drop(reading);
+    app.connections.give_back(reading);
     let input = TurnInput {
         turn_id: Uuid::now_v7(),
         now: app.clock.now(),
@@ -365,177 +372,4 @@ fn note(result: &TurnResult, started: Instant, waited: TimeDelta) {
     metrics::counter!("frontdesk_turns_total", "route" => result.route, "outcome" => result.outcome).increment(1);
     metrics::histogram!("frontdesk_turn_seconds").record(started.elapsed().as_secs_f64());
     metrics::histogram!("frontdesk_inquiry_to_commit_seconds").record(waited.as_seconds_f64().max(0.0));
-}
-
-/// Everything that the turn decided, in one transaction.
-async fn commit(
-    app: &App,
-    input: &TurnInput,
-    turn: &[TurnEvent],
-    may_grow: bool,
-    result: &TurnResult,
-    started: Instant,
-) -> Result<Committed, TurnError> {
-    let mids: &[String] = &turn.iter().map(|event| event.mid.clone()).collect::<Vec<_>>();
-    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
-    let mut connection = app.pool.acquire().await?;
-    let mut tx = connection.begin().await?;
-    let Some(now) = lock_leased(&mut tx, &input.conversation).await? else { return Ok(Committed::LeaseLost) };
-    if db::inbox::has_unseen(&mut *tx, &now.page_id, &now.psid, mids, &ids, may_grow).await? {
-        return Ok(Committed::Redo);
-    }
-    let superseded = now.epoch != input.conversation.epoch;
-    if superseded && now.state == "bot" {
-        // Taken over and handed back meanwhile: the customer is owed an answer, under the new epoch.
-        return Ok(Committed::Redo);
-    }
-    let outcome = if superseded { "superseded" } else { result.outcome };
-    let shown: Vec<String> = input.history.iter().map(|message| message.mid.clone()).collect();
-    let decision = db::decisions::NewDecision {
-        turn_id: input.turn_id,
-        conversation_id: now.id,
-        page_id: &now.page_id,
-        chain: &input.page.chain,
-        revision: &result.revision,
-        slot: result.slot.as_str(),
-        route: result.route,
-        outcome,
-        confidence: result.confidence,
-        reason: &result.reason,
-        mids,
-        history_mids: &shown,
-        record_version: pipeline::RECORD_VERSION,
-        duration_us: i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
-    };
-    let note = superseded.then_some("the conversation was taken over while the answer was drafted");
-    db::decisions::insert(&mut *tx, &decision, &ids, note).await?;
-    if superseded || !effects(app, &mut tx, &now, input, result).await? {
-        db::conversations::release(&mut *tx, now.id, now.lease_token).await?;
-    }
-    fail_point::reach(Point::TurnWritten);
-    tx.commit().await?;
-    fail_point::reach(Point::TurnCommitted);
-    app.outbox.wake();
-    // Beside the reply's path: what becomes of the record changes nothing about the turn.
-    app.records.write(Job {
-        turn_id: input.turn_id,
-        page_id: now.page_id.clone(),
-        psid: now.psid.clone(),
-        version: pipeline::RECORD_VERSION,
-        record: result.record.clone(),
-    });
-    Ok(Committed::Done { more: more(&mut connection, &now).await })
-}
-
-/// Whether something of a conversation is unread, after its lease was given back. When nobody can tell, it is looked at again.
-async fn more(db: &mut PgConnection, conversation: &Conversation) -> bool {
-    db::in_time(db::inbox::has_pending(db, &conversation.page_id, &conversation.psid)).await.unwrap_or(true)
-}
-
-/// Replies, ticket and owner. A hand-over changes the owner first, so that the notice belongs to the new epoch. True: the lease
-/// was given back with it.
-async fn effects(
-    app: &App,
-    tx: &mut PgConnection,
-    conversation: &Conversation,
-    input: &TurnInput,
-    result: &TurnResult,
-) -> sqlx::Result<bool> {
-    let mut epoch = conversation.epoch;
-    if let Some(ticket) = &result.ticket {
-        let new = NewTicket {
-            conversation_id: conversation.id,
-            page_id: &conversation.page_id,
-            turn_id: Some(input.turn_id),
-            priority: ticket.priority,
-            reason: &ticket.reason,
-            summary: &ticket.summary,
-            tags: &ticket.tags,
-        };
-        tickets::open(app, tx, &new).await?;
-        metrics::counter!("frontdesk_tickets_total", "priority" => ticket.priority).increment(1);
-        if ticket.hands_over {
-            db::conversations::set_owner(tx, conversation.id, "human", &ticket.reason, None, None).await?;
-            epoch += 1;
-        }
-    }
-    if result.replies.is_empty() {
-        return Ok(false);
-    }
-    let sealer = app.words.of(tx, conversation.id).await?;
-    let texts = result.replies.iter().map(|text| sealer.seal(OUTBOX_TEXT, text)).collect::<sqlx::Result<Vec<_>>>()?;
-    let rows = texts.iter().map(|text| db::outbox::NewRow {
-        id: Uuid::now_v7(),
-        conversation_id: conversation.id,
-        page_id: &conversation.page_id,
-        psid: &conversation.psid,
-        turn_id: Some(input.turn_id),
-        reply_id: input.turn_id,
-        epoch,
-        agent: None,
-        text,
-    });
-    db::outbox::insert(&mut *tx, &rows.collect::<Vec<_>>()).await?;
-    let (id, token) = (conversation.id, conversation.lease_token);
-    db::conversations::release_answered(&mut *tx, id, token, input.now, result.disclosed).await?;
-    Ok(true)
-}
-
-/// Marks the turn's events as handled without an answer, unless another worker has the conversation by now.
-async fn leave(app: &App, conversation: &Conversation, turn: &[TurnEvent], why: &str) -> sqlx::Result<Committed> {
-    let mut connection = app.pool.acquire().await?;
-    let mut tx = connection.begin().await?;
-    if lock_leased(&mut tx, conversation).await?.is_none() {
-        return Ok(Committed::LeaseLost);
-    }
-    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
-    db::inbox::mark_done(&mut *tx, &ids, None, Some(why)).await?;
-    db::conversations::release(&mut *tx, conversation.id, conversation.lease_token).await?;
-    tx.commit().await?;
-    tracing::warn!(conversation = %conversation.id, page = conversation.page_id, why, "events are left unanswered");
-    Ok(Committed::Done { more: more(&mut connection, conversation).await })
-}
-
-/// Locks the conversation for a transaction and reads it as it stands now. `None`: the lease is another worker's by now.
-async fn lock_leased(tx: &mut PgConnection, leased: &Conversation) -> sqlx::Result<Option<Conversation>> {
-    let now = db::conversations::lock(tx, leased.id).await?;
-    Ok(now.filter(|now| now.lease_token == leased.lease_token))
-}
-
-/// A turn that keeps failing becomes a matter for a person.
-async fn give_up(app: &App, conversation: &Conversation, turn: &[TurnEvent], attempts: i32) -> sqlx::Result<Committed> {
-    let mut connection = app.pool.acquire().await?;
-    let mut tx = connection.begin().await?;
-    let Some(now) = lock_leased(&mut tx, conversation).await? else { return Ok(Committed::LeaseLost) };
-    let summary = format!("This inquiry could not be processed in {attempts} attempts. Please answer it by hand.");
-    let ticket = NewTicket {
-        conversation_id: now.id,
-        page_id: &now.page_id,
-        turn_id: None,
-        priority: "high",
-        reason: "processing-failed",
-        summary: &summary,
-        tags: &["processing".to_owned()],
-    };
-    tickets::open(app, &mut tx, &ticket).await?;
-    db::conversations::set_owner(&mut tx, now.id, "human", "processing-failed", None, None).await?;
-    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
-    db::inbox::mark_done(&mut *tx, &ids, None, Some("given up; a ticket was opened")).await?;
-    db::conversations::release(&mut *tx, now.id, now.lease_token).await?;
-    tx.commit().await?;
-    metrics::counter!("frontdesk_turns_given_up_total").increment(1);
-    Ok(Committed::Done { more: more(&mut connection, &now).await })
-}
-
-async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -> Result<(), TurnError> {
-    let attempts = turn.iter().map(|event| event.attempts).max().unwrap_or(0);
-    let exponent = u32::try_from(attempts).unwrap_or(0).min(16);
-    let pause_ms = app.settings.worker.retry_ms.saturating_mul(1 << exponent).min(RETRY_MS_MAX);
-    let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
-    let kind = match error {
-        TurnError::Database { .. } => "database",
-        TurnError::Pipeline { .. } => "pipeline",
-    };
-    db::inbox::postpone(&app.pool, &ids, false, i64::try_from(pause_ms).unwrap_or(i64::MAX), kind).await?;
-    Ok(())
 }

@@ -42,7 +42,7 @@ use super::{Declined, DraftError, DraftOutcome, DraftRequest, Drafter, PassageRe
 use crate::knowledge::Embedder;
 use plain::drafted;
 use quoting::{Quotation, quote};
-use topic::Topic;
+use topic::{Texts, Topic};
 
 /// A passage that fits by so much less than the setting asks is looked at, when the words say that it answers.
 const SCORE_GRACE: f32 = 0.15;
@@ -75,18 +75,19 @@ pub struct Extractive {
     score_min: f32,
     /// Finds translations; without one, passages of other languages are not quoted.
     embedder: Option<Arc<dyn Embedder>>,
+    texts: Arc<Texts>,
 }
 
 impl Extractive {
     pub fn new(score_min: f32, embedder: Option<Arc<dyn Embedder>>) -> Self {
-        Self { score_min, embedder }
+        Self { score_min, embedder, texts: Arc::default() }
     }
 
     /// The draft for a request. Same request, same answer.
     pub async fn answer(&self, request: &DraftRequest) -> Result<DraftOutcome, DraftError> {
         let mut quotations: Vec<Quotation> = Vec::new();
         for passage in request.passages.iter().filter(|passage| passage.score >= SCORE_MIN).take(PASSAGES_MAX) {
-            let mut topic = Topic::new(request, passage);
+            let mut topic = Topic::new(request, passage, Arc::clone(&self.texts));
             if topic.is_foreign {
                 topic.translate(passage, self.embedder.as_ref()).await?;
             }

@@ -20,24 +20,24 @@ pub(super) fn is_weekday(concept: u16) -> bool {
 
 /// The weekdays and countries that a text names, those between two weekdays included.
 pub(super) fn named(text: &str, stems: &Stems) -> HashSet<u16> {
-    let concepts = words(text).into_iter().filter_map(|word| stems.concept(&stems.stem(&word)));
-    concepts.filter(|concept| is_name(*concept)).chain(weekdays_between(text, stems)).collect()
+    let all = words(text);
+    let concepts: Vec<Option<u16>> = all.iter().map(|word| stems.concept(&stems.stem(word))).collect();
+    let mut named: HashSet<u16> = concepts.iter().flatten().copied().filter(|concept| is_name(*concept)).collect();
+    named.extend(weekdays_between(text, &all, &concepts));
+    named
 }
 
-/// "Monday to Friday" is Tuesday, too.
-pub(super) fn weekdays_between(text: &str, stems: &Stems) -> Vec<u16> {
+/// "Monday to Friday" is Tuesday, too. Of a text, its words and what each stands for.
+fn weekdays_between(text: &str, words: &[String], concepts: &[Option<u16>]) -> Vec<u16> {
     const RANGES: &[&str] = &["to", "through", "till", "until", "bis", "a", "al", "au", "ate", "tot"];
-    let found: Vec<(usize, u16)> = words(text)
-        .iter()
-        .enumerate()
-        .filter_map(|(at, word)| Some((at, stems.concept(&stems.stem(word)).filter(|concept| is_weekday(*concept))?)))
-        .collect();
-    let all = words(text);
+    let weekdays = concepts.iter().enumerate();
+    let found: Vec<(usize, u16)> =
+        weekdays.filter_map(|(at, concept)| Some((at, concept.filter(|concept| is_weekday(*concept))?))).collect();
     let mut between = Vec::new();
     for pair in found.windows(2) {
         let [(at, first), (next, last)] = pair else { continue };
         // With a dash nothing stands between, with a word just that.
-        let gap = all.get(at + 1..*next).unwrap_or_default();
+        let gap = words.get(at + 1..*next).unwrap_or_default();
         let is_range = match gap {
             [] => text.contains(['-', '–']),
             [word] => RANGES.contains(&word.as_str()),

@@ -5,8 +5,10 @@
 //! under an older epoch is void.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
+
+use super::inbox::StoredEvent;
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow, serde::Serialize)]
 pub struct Conversation {
@@ -38,30 +40,52 @@ const COLUMNS: &str = "id, page_id, psid, customer_name, customer_locale, state,
     lease_token, agent, window_opened_by, window_opened_at, window_closes_at, automated_turns, disclosure_due, \
     last_customer_at, last_reply_at, last_agent_at, created_at";
 
-/// Takes the lease of a conversation with unread events, which is created when it is new. `None`: another worker holds it, or nothing
-/// is unread: a wake-up that comes late must not bring a person back who was erased. A lease that shows is not waited for; one that
-/// is just being taken is.
+/// Takes the lease of a conversation with unread events, which is created when it is new, and reads the oldest `limit` of them
+/// ([`super::inbox::pending`]). `None`: another worker holds it, or nothing is unread: a wake-up that comes late must not bring a
+/// person back who was erased. A lease that shows is not waited for; one that is just being taken is.
 pub async fn lease(
     db: impl PgExecutor<'_>,
     page_id: &str,
     psid: &str,
     lease_ms: i64,
-) -> sqlx::Result<Option<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "insert into conversations as c (page_id, psid, lease_token, lease_until)
-         select $1, $2, 1, now() + $3 * interval '1 millisecond'
-         where exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2)
-           and not exists (select 1 from conversations where page_id = $1 and psid = $2 and lease_until >= now())
-         on conflict (page_id, psid) do update
-           set lease_token = c.lease_token + 1, lease_until = excluded.lease_until
-           where c.lease_until is null or c.lease_until < now()
-         returning {COLUMNS}"
+    limit: i64,
+) -> sqlx::Result<Option<(Conversation, Vec<StoredEvent>)>> {
+    let rows: Vec<Leased> = sqlx::query_as(AssertSqlSafe(format!(
+        "with leased as (
+           insert into conversations as c (page_id, psid, lease_token, lease_until)
+           select $1, $2, 1, now() + $3 * interval '1 millisecond'
+           where exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2)
+             and not exists (select 1 from conversations where page_id = $1 and psid = $2 and lease_until >= now())
+           on conflict (page_id, psid) do update
+             set lease_token = c.lease_token + 1, lease_until = excluded.lease_until
+             where c.lease_until is null or c.lease_until < now()
+           returning {COLUMNS})
+         select l.*, i.event_id, i.channel, i.kind, i.mid, i.event_at, i.received_at, i.payload, i.sealed, i.attempts, i.is_postponed
+         from leased l cross join lateral ({}) i order by i.place",
+        super::inbox::PENDING_OF_PERSON
     )))
     .bind(page_id)
     .bind(psid)
     .bind(lease_ms)
-    .fetch_optional(db)
-    .await
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let mut conversation = None;
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        events.push(row.event);
+        conversation = Some(row.conversation);
+    }
+    Ok(conversation.map(|conversation| (conversation, events)))
+}
+
+/// A leased conversation beside one of its unread events.
+#[derive(Debug, sqlx::FromRow)]
+struct Leased {
+    #[sqlx(flatten)]
+    conversation: Conversation,
+    #[sqlx(flatten)]
+    event: StoredEvent,
 }
 
 /// Extends a lease that is still ours. False: it was lost, or given back; a renewal that waited for the transaction that gives it
@@ -92,21 +116,21 @@ pub async fn release(db: impl PgExecutor<'_>, id: Uuid, lease_token: i64) -> sql
 /// Locks the row for a transaction and reads it as it stands now. Rows that refer to it may be written meanwhile, as when a
 /// send is confirmed; only an erasure, which deletes it, keeps those out too.
 pub async fn lock(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1 for no key update")))
+    sqlx::query_as(AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1 for no key update")))
         .bind(id)
         .fetch_optional(tx)
         .await
 }
 
 pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1")))
+    sqlx::query_as(AssertSqlSafe(format!("select {COLUMNS} from conversations where id = $1")))
         .bind(id)
         .fetch_optional(db)
         .await
 }
 
 pub async fn by_psid(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> sqlx::Result<Option<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from conversations where page_id = $1 and psid = $2")))
+    sqlx::query_as(AssertSqlSafe(format!("select {COLUMNS} from conversations where page_id = $1 and psid = $2")))
         .bind(page_id)
         .bind(psid)
         .fetch_optional(db)
@@ -120,7 +144,7 @@ pub async fn list(
     before: Option<DateTime<Utc>>,
     limit: i64,
 ) -> sqlx::Result<Vec<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+    sqlx::query_as(AssertSqlSafe(format!(
         "select {COLUMNS} from conversations
          where ($1::text is null or state = $1) and ($2::timestamptz is null or coalesce(last_customer_at, created_at) < $2)
          order by coalesce(last_customer_at, created_at) desc limit $3"
@@ -279,7 +303,7 @@ pub async fn note_customer(
 ) -> sqlx::Result<Option<Conversation>> {
     const AFTER_AD: &str = "($7::timestamptz is not null and ad_click_at <= $2)";
     let after_ad = opening.and_then(|opening| opening.after_ad_click);
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+    sqlx::query_as(AssertSqlSafe(format!(
         "with found as (
            select id as found_id, {AFTER_AD} as is_after_ad, case when {AFTER_AD} then $7 else $5 end as new_closes_at
            from conversations where id = $1)
@@ -302,30 +326,6 @@ pub async fn note_customer(
     .bind(after_ad.map(|(_, closes_at)| closes_at))
     .fetch_optional(db)
     .await
-}
-
-/// Notes that the machine answered, and gives the lease back.
-pub async fn release_answered(
-    db: impl PgExecutor<'_>,
-    id: Uuid,
-    lease_token: i64,
-    at: DateTime<Utc>,
-    disclosed: bool,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "update conversations set automated_turns = automated_turns + 1, last_reply_at = $3,
-           disclosed_at = case when $4 then $3 else disclosed_at end,
-           disclosure_due = disclosure_due and not $4,
-           lease_until = null
-         where id = $1 and lease_token = $2",
-    )
-    .bind(id)
-    .bind(lease_token)
-    .bind(at)
-    .bind(disclosed)
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 pub async fn set_profile(
@@ -364,7 +364,7 @@ pub async fn list_page(
     before: Option<(DateTime<Utc>, Uuid)>,
     limit: i64,
 ) -> sqlx::Result<Vec<Conversation>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+    sqlx::query_as(AssertSqlSafe(format!(
         "select {COLUMNS} from conversations
          where ($1::text is null or state = $1)
            and ($2::timestamptz is null or (coalesce(last_customer_at, created_at), id) < ($2, $3::uuid))

@@ -11,7 +11,6 @@ use uuid::Uuid;
 #[derive(Debug, Clone)]
 pub struct NewDecision<'a> {
     pub turn_id: Uuid,
-    pub conversation_id: Uuid,
     pub page_id: &'a str,
     pub chain: &'a str,
     pub revision: &'a str,
@@ -83,43 +82,6 @@ const SELECT: &str = "select d.turn_id, d.conversation_id, d.page_id, c.psid, co
      join conversations c on c.id = d.conversation_id
      left join decision_records r on r.turn_id = d.turn_id
      left join person_keys k on k.page_id = c.page_id and k.psid = c.psid";
-
-/// Stores a turn's decision, and notes which messages it read and which events it handled (those of `inbox_ids`, with a note).
-pub async fn insert(
-    db: impl PgExecutor<'_>,
-    decision: &NewDecision<'_>,
-    inbox_ids: &[i64],
-    note: Option<&str>,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "with decided as (
-           insert into decisions (turn_id, conversation_id, page_id, chain, revision, slot, route, outcome, confidence, reason,
-                                  mids, history_mids, record_version, record_state, duration_us)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $12, 'pending', $13)),
-         heard as (update messages set turn_id = $1 where conversation_id = $2 and mid = any($11))
-         update inbox set state = 'done', done_at = now(), turn_id = $1, note = $16
-         where id = any($15) and state = 'pending'",
-    )
-    .bind(decision.turn_id)
-    .bind(decision.conversation_id)
-    .bind(decision.page_id)
-    .bind(decision.chain)
-    .bind(decision.revision)
-    .bind(decision.slot)
-    .bind(decision.route)
-    .bind(decision.outcome)
-    .bind(decision.confidence)
-    .bind(decision.reason)
-    .bind(decision.mids)
-    .bind(decision.record_version)
-    .bind(decision.duration_us)
-    .bind(decision.history_mids)
-    .bind(inbox_ids)
-    .bind(note)
-    .execute(db)
-    .await?;
-    Ok(())
-}
 
 pub async fn get(pool: &PgPool, turn_id: Uuid, clear: bool) -> sqlx::Result<Option<StoredDecision>> {
     sqlx::query_as(sqlx::AssertSqlSafe(format!("{SELECT} where d.turn_id = $2")))

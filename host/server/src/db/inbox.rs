@@ -28,6 +28,7 @@ pub struct NewEvent {
 /// An event that waits to be handled.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct StoredEvent {
+    #[sqlx(rename = "event_id")]
     pub id: i64,
     pub page_id: String,
     pub psid: Option<String>,
@@ -116,19 +117,22 @@ pub struct OwnEcho {
 /// Marks echoes as read whose send is settled under the same id and stands in the transcript; Meta's time counts there. Returns
 /// the keys of those. Nothing is kept of their content: it is the transcript's.
 ///
-/// No row is waited for: a turn that reads such an echo at this moment holds both, in the other order.
+/// Rows are looked up by their keys, see [`super::turns::end`]. No row is waited for: a turn that reads such an echo at this moment holds both, in the other order.
 pub async fn settle_own_echoes(db: impl PgExecutor<'_>, echoes: &[OwnEcho]) -> sqlx::Result<Vec<String>> {
     let column = |f: fn(&OwnEcho) -> &str| echoes.iter().map(f).collect::<Vec<&str>>();
     sqlx::query_scalar(
-        "with known as materialized (
-           select i.id as event, e.echoed_at, m.id as message
+        "with sent as materialized (
+           select e.dedupe_key, e.mid, e.echoed_at, o.id, o.conversation_id
            from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
                   as e (dedupe_key, row_id, page_id, psid, mid, echoed_at)
-           join outbox o on o.id = e.row_id and o.page_id = e.page_id and o.psid = e.psid
-                        and o.state = 'sent' and o.message_id = e.mid
-           join messages m on m.conversation_id = o.conversation_id and m.mid = e.mid and m.outbox_id = o.id
+           join outbox o on o.id = e.row_id
+           where o.page_id = e.page_id and o.psid = e.psid and o.state = 'sent' and o.message_id = e.mid),
+         known as materialized (
+           select i.id as event, s.echoed_at, m.id as message
+           from sent s
+           join messages m on m.conversation_id = s.conversation_id and m.mid = s.mid and m.outbox_id = s.id
                           and m.deleted_at is null
-           join inbox i on i.dedupe_key = e.dedupe_key and i.state = 'pending'
+           join inbox i on i.dedupe_key = s.dedupe_key and i.state not in ('done', 'failed')
            for update of m, i skip locked),
          dated as (
            update messages m set sent_at = k.echoed_at from known k where m.id = k.message and m.sent_at > k.echoed_at)
@@ -175,8 +179,16 @@ pub async fn keep(db: impl PgExecutor<'_>, kept: &[Kept]) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The unread events of a conversation in Meta's order, oldest first; postponed ones too, so that no later message
-/// overtakes them. `psid` `None` reads a Page's own lane.
+/// The oldest `$4` unread events of the person `$2` of the Page `$1` in Meta's order; postponed ones too, so that no later message
+/// overtakes them.
+pub(super) const PENDING_OF_PERSON: &str =
+    "select id as event_id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
+            coalesce(not_before > now(), false) as is_postponed,
+            row_number() over (order by coalesce(event_at, received_at), id) as place
+     from inbox where state = 'pending' and page_id = $1 and psid = $2
+     order by place limit $4";
+
+/// The unread events of a conversation in Meta's order, oldest first; `psid` `None` reads a Page's own lane.
 pub async fn pending(
     db: &mut PgConnection,
     page_id: &str,
@@ -185,20 +197,15 @@ pub async fn pending(
 ) -> sqlx::Result<Vec<StoredEvent>> {
     // Two statements: `is not distinct from` cannot use the index.
     let query = match psid {
-        Some(_) => {
-            "select id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
-                    coalesce(not_before > now(), false) as is_postponed
-             from inbox where state = 'pending' and page_id = $1 and psid = $2
-             order by coalesce(event_at, received_at), id limit $3"
-        }
+        Some(_) => PENDING_OF_PERSON,
         None => {
-            "select id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
+            "select id as event_id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
                     coalesce(not_before > now(), false) as is_postponed
-             from inbox where state = 'pending' and page_id = $1 and psid is null and $2::text is null
-             order by coalesce(event_at, received_at), id limit $3"
+             from inbox where state = 'pending' and page_id = $1 and psid is null and $2::text is null and $3::bigint is null
+             order by coalesce(event_at, received_at), id limit $4"
         }
     };
-    sqlx::query_as(query).bind(page_id).bind(psid).bind(limit).fetch_all(db).await
+    sqlx::query_as(query).bind(page_id).bind(psid).bind(None::<i64>).bind(limit).fetch_all(db).await
 }
 
 /// Unread edits and unsends of these messages that are not among the events with these ids, oldest first. Their number is
@@ -211,7 +218,7 @@ pub async fn corrections(
     except: &[i64],
 ) -> sqlx::Result<Vec<StoredEvent>> {
     sqlx::query_as(
-        "select id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
+        "select id as event_id, page_id, psid, channel, kind, mid, event_at, received_at, payload, sealed, attempts,
                 coalesce(not_before > now(), false) as is_postponed
          from inbox where state = 'pending' and page_id = $1 and psid = $2 and channel = 'messaging'
            and kind in ('edit', 'unsend') and mid = any($3) and not (id = any($4))
@@ -246,31 +253,6 @@ pub async fn has_pending(db: impl PgExecutor<'_>, page_id: &str, psid: &str) -> 
     )
     .bind(page_id)
     .bind(psid)
-    .fetch_one(db)
-    .await
-}
-
-/// Whether something has arrived that a running turn has not seen and must: an edit or unsend of its messages; and, when it
-/// `may_grow`, more messages of the same burst or a sign that somebody else answers. `ids` are the turn's own events.
-pub async fn has_unseen(
-    db: impl PgExecutor<'_>,
-    page_id: &str,
-    psid: &str,
-    mids: &[String],
-    ids: &[i64],
-    may_grow: bool,
-) -> sqlx::Result<bool> {
-    sqlx::query_scalar(
-        "select exists (select 1 from inbox where state = 'pending' and page_id = $1 and psid = $2
-           and (channel = 'messaging' and kind in ('edit', 'unsend') and mid = any($3)
-                or $5 and (not_before is null or not_before <= now())
-                   and (is_takeover or channel = 'messaging' and kind in ('message', 'postback') and not (id = any($4)))))",
-    )
-    .bind(page_id)
-    .bind(psid)
-    .bind(mids)
-    .bind(ids)
-    .bind(may_grow)
     .fetch_one(db)
     .await
 }

@@ -18,7 +18,9 @@ use crate::db::objects;
 use crate::knowledge::{DocumentSummary, Slot};
 
 pub use index::ensure_index;
-pub use search::{CandidateRow, Candidates, QueryLexeme, TextLexeme, TextQuery, candidates, query_lexemes};
+pub use search::{
+    CandidateRow, Candidates, PIECES_BESIDE_MAX, QueryLexeme, TextLexeme, TextQuery, candidates, query_lexemes,
+};
 pub use vectors::{
     StalePassage, cache_vectors, cached_vectors, count_stale, forget_cached_vectors, has_vectors, set_vectors,
     stale_passages,

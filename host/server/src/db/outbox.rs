@@ -3,9 +3,13 @@
 //! A row is claimed in a transaction that also locks its conversation, so a takeover either voids the row first or waits
 //! until the claim has committed: no bot message is claimed after a takeover committed.
 
+mod rows;
+
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
+
+pub use rows::{Row, by_message_id, counts, failed, get, lock, of_turn, of_turns, open_of_conversation, unknown};
 
 #[derive(Debug, Clone)]
 pub struct NewRow<'a> {
@@ -54,51 +58,70 @@ pub struct InDoubt {
     pub age_ms: i64,
 }
 
-#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
-pub struct Row {
-    pub id: Uuid,
-    pub conversation_id: Uuid,
-    pub page_id: String,
-    /// The conversation's key.
-    #[serde(skip)]
-    pub psid: String,
-    pub turn_id: Option<Uuid>,
-    pub author: String,
-    pub agent: Option<String>,
-    pub text: String,
-    pub state: String,
-    pub attempts: i32,
-    pub message_id: Option<String>,
-    pub error: Option<String>,
-    pub first_sent_at: Option<DateTime<Utc>>,
-    pub created_at: DateTime<Utc>,
-    pub settled_at: Option<DateTime<Utc>>,
+/// The columns of new rows, in the order of `insert_sql`.
+pub(super) struct Columns<'a> {
+    ids: Vec<Uuid>,
+    conversation_ids: Vec<Uuid>,
+    page_ids: Vec<&'a str>,
+    psids: Vec<&'a str>,
+    turn_ids: Vec<Option<Uuid>>,
+    reply_ids: Vec<Uuid>,
+    epochs: Vec<i64>,
+    agents: Vec<Option<&'a str>>,
+    texts: Vec<&'a str>,
 }
 
-const ROW_COLUMNS: &str = "id, conversation_id, page_id, psid, turn_id, author, agent, text, state, attempts, message_id, \
-    error, first_sent_at, created_at, settled_at";
+impl<'a> Columns<'a> {
+    pub(super) fn of(rows: &[NewRow<'a>]) -> Self {
+        Self {
+            ids: rows.iter().map(|row| row.id).collect(),
+            conversation_ids: rows.iter().map(|row| row.conversation_id).collect(),
+            page_ids: rows.iter().map(|row| row.page_id).collect(),
+            psids: rows.iter().map(|row| row.psid).collect(),
+            turn_ids: rows.iter().map(|row| row.turn_id).collect(),
+            reply_ids: rows.iter().map(|row| row.reply_id).collect(),
+            epochs: rows.iter().map(|row| row.epoch).collect(),
+            agents: rows.iter().map(|row| row.agent).collect(),
+            texts: rows.iter().map(|row| row.text).collect(),
+        }
+    }
 
-/// Queues the parts of replies, in this order.
-pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
-    sqlx::query(
+    /// Binds `$1` to `$9`.
+    pub(super) fn bind<'q, O>(self, query: Scalar<'q, O>) -> Scalar<'q, O>
+    where
+        'a: 'q,
+    {
+        query
+            .bind(self.ids)
+            .bind(self.conversation_ids)
+            .bind(self.page_ids)
+            .bind(self.psids)
+            .bind(self.turn_ids)
+            .bind(self.reply_ids)
+            .bind(self.epochs)
+            .bind(self.agents)
+            .bind(self.texts)
+    }
+}
+
+type Scalar<'q, O> = sqlx::query::QueryScalar<'q, sqlx::Postgres, O, sqlx::postgres::PgArguments>;
+
+/// Queues the rows of `$1` to `$9` ([`Columns`]), in their order, if a condition holds.
+pub(super) fn insert_sql(condition: &str) -> String {
+    format!(
         "insert into outbox (id, conversation_id, page_id, psid, turn_id, reply_id, epoch, author, agent, text)
          select id, conversation_id, page_id, psid, turn_id, reply_id, epoch,
                 case when agent is null then 'bot' else 'agent' end, agent, text
          from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[])
               with ordinality as n (id, conversation_id, page_id, psid, turn_id, reply_id, epoch, agent, text, part)
-         order by part",
+         where {condition} order by part"
     )
-    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.conversation_id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.page_id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.psid).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.turn_id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.reply_id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.epoch).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.agent).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.text).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
+}
+
+/// Queues the parts of replies, in this order.
+pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
+    let query = sqlx::query_scalar::<_, i64>(AssertSqlSafe(format!("{} returning seq", insert_sql("true"))));
+    Columns::of(rows).bind(query).fetch_all(db).await?;
     Ok(())
 }
 
@@ -107,7 +130,8 @@ pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewRow<'_>]) -> sqlx::Resul
 /// A bot row is only claimed while the conversation is the machine's under the row's epoch, its window is open, its Page
 /// may send, and no echo of a person's message waits in the inbox. An agent's row needs a Page that may send, and does not
 /// wait for other replies' sends in doubt, only for those of its own reply: its parts stay in order. A row that was tried
-/// before waits until all echoes are read: one may be its own. Rows of the Pages in `except` are left alone.
+/// before waits until all echoes are read: one may be its own. Rows of the Pages in `except` are left alone. The inbox is asked for
+/// each row, not read whole, which `not exists` would do here.
 pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64, except: &[String]) -> sqlx::Result<Vec<Claimed>> {
     sqlx::query_as(
         "with due as (
@@ -119,10 +143,11 @@ pub async fn claim(pool: &PgPool, claimed_by: &str, limit: i64, except: &[String
              and p.state = 'active' and (p.paused_until is null or p.paused_until <= now())
              and (o.author = 'agent' or (
                    c.epoch = o.epoch and c.state <> 'not_ours' and c.window_closes_at > now()
-                   and not exists (select 1 from inbox i where i.state = 'pending' and i.page_id = o.page_id
-                                     and i.psid = o.psid and i.is_takeover)))
-             and (o.attempts = 0 or not exists (select 1 from inbox i where i.state = 'pending' and i.page_id = o.page_id
-                                                  and i.psid = o.psid and i.kind = 'echo'))
+                   and (select true from inbox i where i.state = 'pending' and i.page_id = o.page_id
+                          and i.psid = o.psid and i.is_takeover limit 1) is null))
+             and (o.attempts = 0
+                  or (select true from inbox i where i.state = 'pending' and i.page_id = o.page_id
+                        and i.psid = o.psid and i.kind = 'echo' limit 1) is null)
              and not exists (select 1 from outbox e where e.conversation_id = o.conversation_id and e.seq < o.seq
                                and (e.state in ('queued', 'sending')
                                     or (e.state = 'unknown' and (o.author = 'bot' or e.reply_id = o.reply_id))))
@@ -204,45 +229,59 @@ pub async fn mark_sent(db: impl PgExecutor<'_>, id: Uuid, message_id: Option<&st
 }
 
 /// What the answer to a send tells.
-#[derive(Debug, Clone, Copy)]
-pub struct Confirmation<'a> {
+#[derive(Debug, Clone)]
+pub struct Confirmation {
     pub id: Uuid,
     pub conversation_id: Uuid,
     pub claimed_at: DateTime<Utc>,
-    pub message_id: &'a str,
-    pub author: &'a str,
+    pub message_id: String,
+    pub author: String,
     /// As it is to stand in the transcript.
-    pub text: &'a str,
+    pub text: String,
     pub sent_at: DateTime<Utc>,
 }
 
-/// Settles a claimed row as sent and writes it into the transcript, in one statement and without the conversation's lock. False:
-/// nothing was done, because the row is no longer as it was claimed, or Meta's id is another row's.
+/// Settles claimed rows as sent and writes them into the transcript, in one statement and without the conversations' locks. Returns
+/// the rows that it settled; it left those that are no longer as they were claimed, or whose id from Meta is another row's.
 ///
 /// An erasure is kept out first, as the transcript's reference would do last: one that has begun is waited for, and leaves no row.
-pub async fn confirm(db: impl PgExecutor<'_>, sent: &Confirmation<'_>) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "with kept as materialized (select id from conversations where id = $7 for key share),
+/// Rows are taken in one order, so that two processes do not wait for each other.
+pub async fn confirm(db: impl PgExecutor<'_>, sent: &[Confirmation]) -> sqlx::Result<Vec<Uuid>> {
+    let column = |f: fn(&Confirmation) -> &str| sent.iter().map(f).collect::<Vec<&str>>();
+    sqlx::query_scalar(
+        "with told as materialized (
+           select * from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::uuid[])
+                    as t (id, claimed_at, message_id, author, text, sent_at, conversation_id)),
+         kept as materialized (
+           select id from conversations where id in (select conversation_id from told) order by id for key share),
+         locked as materialized (
+           select o.id, o.conversation_id, o.page_id, o.state, o.claimed_at
+             from outbox o where o.id in (select t.id from told t join kept on kept.id = t.conversation_id)
+            order by o.id for update),
+         still as materialized (
+           select o.id, o.conversation_id, t.message_id, t.author, t.text, t.sent_at
+             from told t join locked o on o.id = t.id and o.conversation_id = t.conversation_id and o.claimed_at = t.claimed_at
+            where o.state = 'sending'
+              and not exists (select 1 from outbox x where x.page_id = o.page_id and x.message_id = t.message_id)),
          settled as (
-           update outbox o set state = 'sent', settled_at = now(), error = null, message_id = $3
-           from kept where o.id = $1 and o.conversation_id = kept.id and o.state = 'sending' and o.claimed_at = $2
-             and not exists (select 1 from outbox x where x.page_id = o.page_id and x.message_id = $3)
-           returning o.id, o.conversation_id)
-         insert into messages as m (conversation_id, mid, author, text, sent_at, outbox_id)
-         select s.conversation_id, $3, $4, $5, $6, s.id from settled s
-         on conflict (conversation_id, mid) do update set
-           outbox_id = coalesce(m.outbox_id, excluded.outbox_id), sent_at = least(m.sent_at, excluded.sent_at)",
+           update outbox o set state = 'sent', settled_at = now(), error = null, message_id = s.message_id
+             from still s where o.id = s.id),
+         written as (
+           insert into messages as m (conversation_id, mid, author, text, sent_at, outbox_id)
+           select s.conversation_id, s.message_id, s.author, s.text, s.sent_at, s.id from still s
+           on conflict (conversation_id, mid) do update set
+             outbox_id = coalesce(m.outbox_id, excluded.outbox_id), sent_at = least(m.sent_at, excluded.sent_at))
+         select id from still",
     )
-    .bind(sent.id)
-    .bind(sent.claimed_at)
-    .bind(sent.message_id)
-    .bind(sent.author)
-    .bind(sent.text)
-    .bind(sent.sent_at)
-    .bind(sent.conversation_id)
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected() > 0)
+    .bind(sent.iter().map(|s| s.id).collect::<Vec<_>>())
+    .bind(sent.iter().map(|s| s.claimed_at).collect::<Vec<_>>())
+    .bind(column(|s| &s.message_id))
+    .bind(column(|s| &s.author))
+    .bind(column(|s| &s.text))
+    .bind(sent.iter().map(|s| s.sent_at).collect::<Vec<_>>())
+    .bind(sent.iter().map(|s| s.conversation_id).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
 }
 
 /// Nobody can tell whether Meta sent it.
@@ -419,85 +458,4 @@ pub async fn void_withdrawn(db: impl PgExecutor<'_>, conversation_id: Uuid, mid:
     .execute(db)
     .await?;
     Ok(done.rows_affected())
-}
-
-pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {ROW_COLUMNS} from outbox where id = $1")))
-        .bind(id)
-        .fetch_optional(db)
-        .await
-}
-
-pub async fn of_turn(db: impl PgExecutor<'_>, turn_id: Uuid) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {ROW_COLUMNS} from outbox where turn_id = $1 order by seq")))
-        .bind(turn_id)
-        .fetch_all(db)
-        .await
-}
-
-/// The row that Meta's message id belongs to, when we know it.
-pub async fn by_message_id(db: impl PgExecutor<'_>, page_id: &str, message_id: &str) -> sqlx::Result<Option<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {ROW_COLUMNS} from outbox where page_id = $1 and message_id = $2"
-    )))
-    .bind(page_id)
-    .bind(message_id)
-    .fetch_optional(db)
-    .await
-}
-
-/// Rows by state, for metrics and the operator.
-pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
-    sqlx::query_as("select state, count(*) from outbox where state in ('queued', 'sending', 'unknown') group by state")
-        .fetch_all(pool)
-        .await
-}
-
-/// Rows in doubt, for the agent who settles them.
-pub async fn unknown(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {ROW_COLUMNS} from outbox where state = 'unknown' order by created_at limit $1"
-    )))
-    .bind(limit)
-    .fetch_all(pool)
-    .await
-}
-
-/// What is not settled yet in a conversation, in sending order.
-pub async fn open_of_conversation(db: impl PgExecutor<'_>, conversation_id: Uuid) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {ROW_COLUMNS} from outbox
-         where conversation_id = $1 and state in ('queued', 'sending', 'unknown') order by seq limit 200"
-    )))
-    .bind(conversation_id)
-    .fetch_all(db)
-    .await
-}
-
-/// The rows of several turns, in sending order.
-pub async fn of_turns(db: impl PgExecutor<'_>, turn_ids: &[Uuid]) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {ROW_COLUMNS} from outbox where turn_id = any($1) order by seq"
-    )))
-    .bind(turn_ids)
-    .fetch_all(db)
-    .await
-}
-
-/// Locks a row for a transaction and reads it as it stands now.
-pub async fn lock(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {ROW_COLUMNS} from outbox where id = $1 for update")))
-        .bind(id)
-        .fetch_optional(tx)
-        .await
-}
-
-/// Rows that were given up, newest first.
-pub async fn failed(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {ROW_COLUMNS} from outbox where state = 'failed' order by settled_at desc limit $1"
-    )))
-    .bind(limit)
-    .fetch_all(pool)
-    .await
 }

@@ -1,16 +1,24 @@
 //! Cutting texts into passages: along headings first, then by length, with the path of headings kept beside each.
 
+use std::collections::HashSet;
+
 use text_splitter::{MarkdownSplitter, TextSplitter};
+use unicode_segmentation::UnicodeSegmentation;
 
 use super::document::Unit;
 
 /// Longest heading that is kept, in characters.
 const HEADING_CHARACTERS_MAX: usize = 200;
 
+/// A text of up to so many pieces is cut evenly; of a longer one the last is the remainder.
+const EVEN_PIECES_MAX: usize = 8;
+/// Lengths that are tried for even pieces.
+const EVEN_TRIALS: usize = 6;
+
 /// Plain text: by paragraphs and sentences.
 pub(super) fn text(text: &str, characters_max: usize) -> Vec<Unit> {
-    TextSplitter::new(characters_max)
-        .chunks(text)
+    evenly(text, characters_max, |most| TextSplitter::new(most).chunk_indices(text).collect())
+        .into_iter()
         .filter(|chunk| has_words(chunk))
         .map(|chunk| Unit { text: chunk.to_owned(), ..Unit::default() })
         .collect()
@@ -24,8 +32,9 @@ pub(super) fn markdown(markdown: &str, characters_max: usize) -> Vec<Unit> {
         for block in blocks(section.body) {
             match block {
                 Block::Prose(prose) => {
-                    let chunks = MarkdownSplitter::new(characters_max);
-                    units.extend(chunks.chunks(prose).filter(|chunk| has_words(chunk)).map(|chunk| Unit {
+                    let cut = |most| MarkdownSplitter::new(most).chunk_indices(prose).collect();
+                    let chunks = evenly(prose, characters_max, cut).into_iter();
+                    units.extend(chunks.filter(|chunk| has_words(chunk)).map(|chunk| Unit {
                         heading: heading.clone(),
                         text: chunk.to_owned(),
                         ..Unit::default()
@@ -45,6 +54,31 @@ pub(super) fn markdown(markdown: &str, characters_max: usize) -> Vec<Unit> {
 /// The outermost of the first headings, for a document's title.
 pub(super) fn first_heading(markdown: &str) -> Option<String> {
     sections(markdown).into_iter().find_map(|section| section.path.first().cloned())
+}
+
+/// As few pieces as `characters_max` needs, of about the same length. Filling one after the other leaves a last piece of a few
+/// words, which tells little, and whose vector is near to everything. `cut` gives pieces of at most so many characters with
+/// where they begin; no more sentences are broken for evenness than for want of room.
+fn evenly<'a>(text: &str, characters_max: usize, cut: impl Fn(usize) -> Vec<(usize, &'a str)>) -> Vec<&'a str> {
+    let mut pieces = cut(characters_max);
+    if (2..=EVEN_PIECES_MAX).contains(&pieces.len()) {
+        let beginnings = sentences(text);
+        let broken = |pieces: &[(usize, &str)]| pieces.iter().filter(|(at, _)| !beginnings.contains(at)).count();
+        let (most, broken_most) = (pieces.len(), broken(&pieces));
+        let least = text.chars().count().div_ceil(most).max(1);
+        let step = characters_max.saturating_sub(least).div_ceil(EVEN_TRIALS).max(1);
+        let mut trials = (least..characters_max).step_by(step).map(&cut);
+        if let Some(even) = trials.find(|even| even.len() <= most && broken(even) <= broken_most) {
+            pieces = even;
+        }
+    }
+    pieces.into_iter().map(|(_, piece)| piece).collect()
+}
+
+/// Where sentences begin, in bytes.
+fn sentences(text: &str) -> HashSet<usize> {
+    let bounds = text.split_sentence_bound_indices();
+    bounds.map(|(at, sentence)| at + sentence.len() - sentence.trim_start().len()).collect()
 }
 
 fn has_words(text: &str) -> bool {
@@ -248,6 +282,23 @@ mod tests {
             let joined: String = units.iter().map(|unit| format!("{} ", unit.text)).collect();
             assert!((0..300).all(|n| joined.contains(&format!("number{n} "))));
         }
+    }
+
+    #[test]
+    fn a_text_is_cut_evenly() {
+        let sentences: String = (0..11).map(|n| format!("This is the sentence number {n} of a text. ")).collect();
+        let lengths = |source: &str, most| -> Vec<usize> {
+            text(source, most).iter().map(|unit| unit.text.chars().count()).collect()
+        };
+        // Filled to the brim, the last piece would be one sentence.
+        let cut = lengths(&sentences, 430);
+        assert!(cut.len() == 2 && cut.iter().all(|length| *length > 200), "{cut:?}");
+        assert_eq!(lengths("One. Two.", 430), [9]);
+        // No sentence is broken for it.
+        let uneven = format!("{} ends. A few words.", "word ".repeat(80).trim_end());
+        assert_eq!(lengths(&uneven, 410), [405, 12]);
+        let longer = sentences.repeat(20);
+        assert!(lengths(&longer, 430).iter().all(|length| *length <= 430));
     }
 
     #[test]

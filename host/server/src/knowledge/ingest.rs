@@ -24,7 +24,7 @@ use crate::db::knowledge::{self as db, DocumentRow, PassageRow};
 /// Passages embedded at a time.
 const EMBED_BATCH: usize = 64;
 /// Raised when files are read in another way, so that an upload of a known file reads it again.
-const READER: u32 = 1;
+const READER: u32 = 2;
 
 /// What an upload came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -2,16 +2,19 @@
 //!
 //! # How a hit is ranked
 //! 1. A curated question with the same folded words comes first (score 1).
-//! 2. The others by a weighted sum of two z-scores over all candidates: cosine similarity, and words. Words are coverage
-//!    (which knows how rare a word is); where the embedder knows nothing but words itself, the mean of it and `ts_rank`
-//!    (which knows where a word stands). Their weight is the embedder's or the setting's, half of it for a passage whose language
-//!    is surely not the question's (what is written alike in two languages are names and numbers), and 0 for one that is written
-//!    without spaces. `cargo xtask eval` measures what the weight does: with a model, up to 0.2 is better than nearness alone
+//! 2. The others by a weighted sum of nearness and words. Nearness is the z-score of the cosine similarity over all candidates;
+//!    that of a piece of a longer text is for one half the mean of the pieces around it and of itself, because it is read with what
+//!    it was cut from. Words are coverage (which knows how rare a word is), by how far it is from the candidates' mean, in standard
+//!    deviations that are no smaller than is usual: where hardly a word of the question is known, as across languages, differences
+//!    stay as small as the evidence. Where the embedder knows nothing but words itself, they are the mean of the z-scores of
+//!    coverage and `ts_rank` (which knows where a word stands). Their weight is the embedder's or the setting's, half of it for a
+//!    passage whose language is surely not the question's (what is written alike in two languages are names and numbers), and 0
+//!    for one that is written without spaces. `cargo xtask eval` measures what the weight does: with a model, up to 0.2 is better than nearness alone
 //!    where questions share words with their passages and no worse elsewhere; 0.3 and more begins to hurt.
 //!    A text that was cut into more pieces has more chances that one of them is near: where the embedder understands meaning, each
-//!    doubling of the pieces takes a quarter of a standard deviation from the nearness of all of them.
-//! 3. Near-duplicates of better hits move down by `diversity` times their word overlap, and so does the neighbour of a better
-//!    piece of a text that was cut for its length: one of them stands for both.
+//!    doubling of the pieces takes a tenth of a standard deviation from the nearness of all of them.
+//! 3. Near-duplicates of better hits move down by `diversity` times their word overlap, and so does a piece of a text that
+//!    was cut for its length, behind a better one near it: one of them stands for both.
 //!
 //! Equal ranks are ordered by source and position, so the same data gives the same order everywhere.
 //!
@@ -106,12 +109,12 @@ pub struct Hit {
 }
 
 /// What put a hit in its place, for people who ask why. Values are measured against the other candidates: deviations from their
-/// mean, in standard deviations.
+/// mean, in standard deviations (of coverage: no smaller ones than usual).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Why {
     /// `(1 - weight) * vector + weight * words - near_duplicate`, by which hits are ordered behind curated equals.
     pub fused: f32,
-    /// Of the cosine similarity, less what a text of many pieces has by chance.
+    /// Of the cosine similarity, leaning on that of the pieces beside it, less what a text of many pieces has by chance.
     pub vector: f32,
     /// Of the share of the question's information that the passage's words carry.
     pub words: f32,
@@ -147,7 +150,7 @@ impl Knowledge {
         let serving = self.models.serving();
         let embedder = serving.embedder.as_ref();
         let (vector, mut connection) =
-            tokio::try_join!(self.query_vector(embedder, &query), async { Ok(self.pool.acquire().await?) })?;
+            tokio::try_join!(self.query_vector(embedder, &query), async { Ok(self.connections.take().await?) })?;
         let names = other_names(&topic);
         let words = Words::new(db::query_lexemes(&mut connection, page_id, &topic, &focus, &names).await?);
         let rows = db::candidates(
@@ -157,6 +160,7 @@ impl Knowledge {
                 slot: serving.slot,
                 model: embedder.model_id(),
                 dimensions: embedder.dimensions(),
+                reads_beside: embedder.calibration().understands_meaning,
                 vector,
                 question_key: &terms::question_key(&query),
                 texts: &words.texts(),
@@ -169,7 +173,7 @@ impl Knowledge {
             },
         )
         .await?;
-        drop(connection);
+        self.connections.give_back(connection);
 
         let calibration = embedder.calibration();
         let lexical_weight = self.settings.lexical_weight.unwrap_or(calibration.lexical_weight);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sqlx::postgres::PgPool;
 
 use super::{Knowledge, KnowledgeError};
+use crate::db::lent::Connections;
 use crate::db::staging;
 
 /// See the module's documentation.
@@ -21,7 +22,11 @@ pub struct Staged {
 impl Staged {
     pub async fn begin(knowledge: &Knowledge) -> Result<Self, KnowledgeError> {
         let (pool, transaction) = staging::begin(&knowledge.pool).await?;
-        let knowledge = Arc::new(Knowledge { pool: pool.clone(), ..knowledge.clone() });
+        let knowledge = Arc::new(Knowledge {
+            pool: pool.clone(),
+            connections: Connections::new(pool.clone()),
+            ..knowledge.clone()
+        });
         Ok(Self { knowledge, pool, transaction })
     }
 

@@ -97,6 +97,9 @@ const FRANCS: [&str; 2] = ["franc", "francs"];
 
 /// Lower case, without accents, with ligatures and compatibility forms taken apart: `Größe` becomes `grosse`.
 pub fn fold(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     let mut folded = String::with_capacity(text.len());
     for c in text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase) {
         match c {

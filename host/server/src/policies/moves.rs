@@ -329,11 +329,14 @@ impl Policies {
 
     /// Asks the gate, and stores what it says.
     async fn judge(&self, chain: &str, candidate: &Arc<Revision>, bundle: &Bundle) -> Result<Verdict, PolicyError> {
-        let active = self.current(chain);
-        let active = active.as_ref().map(|serving| &serving.revision);
-        let examiner = self.inner.examiner.get();
-        let judged = gate::judge(&self.inner.records, chain, candidate, &bundle.cases, active, examiner);
-        let verdict = Box::pin(judged).await?;
+        let trial = gate::Trial {
+            records: self.inner.records.clone(),
+            chain: chain.to_owned(),
+            candidate: Arc::clone(candidate),
+            cases: bundle.cases.clone(),
+            active: self.current(chain).map(|serving| Arc::clone(&serving.revision)),
+        };
+        let verdict = Box::pin(trial.judge(self.inner.examiner.get())).await?;
         let stored = serde_json::to_value(&verdict).unwrap_or_default();
         db::revisions::set_gate(&self.inner.pool, chain, candidate.id().as_str(), &stored).await?;
         Ok(verdict)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{DraftError, DraftRequest, PassageRef};
 use crate::answer::alignment::align;
-use crate::answer::naming::{is_weekday, named, weekdays_between};
+use crate::answer::naming::{is_weekday, named};
 use crate::answer::reference::points_back;
 use crate::knowledge::terms::{Stems, is_name, words};
 use crate::knowledge::{Embedder, detect_language, focus, spelling};
@@ -25,8 +25,34 @@ pub(super) struct Topic {
     language: Option<String>,
     /// All words of the question.
     said: HashSet<String>,
-    /// What was read of the passage's sentences: each is looked at in many runs.
-    told: Mutex<HashMap<String, Arc<Told>>>,
+    texts: Arc<Texts>,
+}
+
+/// What was read of passages' sentences, in the words of a language: each is looked at in many runs, and in many turns. Shared.
+#[derive(Debug, Default)]
+pub(super) struct Texts(Mutex<HashMap<Option<String>, ByText>>);
+
+type ByText = HashMap<String, Arc<Told>>;
+
+/// Sentences of a language that are kept; then all of it are read again.
+const TEXTS_MAX: usize = 4_096;
+
+impl Texts {
+    fn told(&self, stems: &Stems, text: &str) -> Arc<Told> {
+        let language = stems.language().map(str::to_owned);
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = known().get(&language).and_then(|known| known.get(text)) {
+            return Arc::clone(told);
+        }
+        let told = Arc::new(Told::by(stems, text));
+        let mut all = known();
+        let known = all.entry(language).or_default();
+        if known.len() >= TEXTS_MAX {
+            known.clear();
+        }
+        known.insert(text.to_owned(), Arc::clone(&told));
+        told
+    }
 }
 
 struct Wanted {
@@ -54,7 +80,7 @@ impl Wanted {
 }
 
 impl Topic {
-    pub fn new(request: &DraftRequest, passage: &PassageRef) -> Self {
+    pub fn new(request: &DraftRequest, passage: &PassageRef, texts: Arc<Texts>) -> Self {
         let asked = request.asked_in.as_deref().or_else(|| detect_language(&request.question));
         let is_foreign = matches!((asked, passage.language.as_deref()), (Some(a), Some(b)) if a != b);
         let stems = Stems::new(passage.language.as_deref().or(request.language.as_deref()));
@@ -111,7 +137,7 @@ impl Topic {
             wanted.iter_mut().filter(|one| is_place(one)).for_each(|one| one.is_generic = true);
         }
         let said = words(&question).into_iter().collect();
-        Self { language: passage.language.clone(), stems, wanted, is_foreign, asks, said, told: Mutex::default() }
+        Self { language: passage.language.clone(), stems, wanted, is_foreign, asks, said, texts }
     }
 
     /// Looks for translations of the wanted words among the passage's.
@@ -146,16 +172,7 @@ impl Topic {
     }
 
     fn held<'a>(&self, texts: impl Iterator<Item = &'a &'a str>) -> Held {
-        let mut known = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut told = |text: &str| match known.get(text) {
-            Some(told) => Arc::clone(told),
-            None => {
-                let told = Arc::new(Told::by(&self.stems, text));
-                known.insert(text.to_owned(), Arc::clone(&told));
-                told
-            }
-        };
-        Held(texts.map(|text| told(text)).collect())
+        Held(texts.map(|text| self.texts.told(&self.stems, text)).collect())
     }
 
     /// How much of the topic is what a heading or curated question is about. "Where" is answered under "Directions", too.
@@ -202,12 +219,14 @@ impl Topic {
 
     /// Whether a sentence speaks of other countries or weekdays than the question, and of none of those that it names.
     pub fn is_elsewhere(&self, sentence: &str) -> bool {
-        let told = named(sentence, &self.stems);
+        let told = self.texts.told(&self.stems, sentence);
         [true, false].into_iter().any(|weekdays| {
             let of_kind = |concept: &u16| is_name(*concept) && is_weekday(*concept) == weekdays;
             let mut asked =
                 self.wanted.iter().filter(|one| one.is_new).filter_map(|one| one.concept).filter(of_kind).peekable();
-            asked.peek().is_some() && told.iter().any(of_kind) && !asked.any(|concept| told.contains(&concept))
+            asked.peek().is_some()
+                && told.names.iter().any(of_kind)
+                && !asked.any(|concept| told.names.contains(&concept))
         })
     }
 
@@ -449,10 +468,13 @@ fn joined(text: &str) -> impl Iterator<Item = String> {
 }
 
 /// What one text tells, by stem and concept.
+#[derive(Debug)]
 struct Told {
     forms: HashMap<String, Vec<String>>,
     words: HashSet<String>,
     concepts: HashSet<u16>,
+    /// The weekdays and countries among them.
+    names: HashSet<u16>,
     /// It names a sum of money.
     has_sum: bool,
 }
@@ -464,12 +486,13 @@ impl Told {
             forms.entry(stems.stem(&word)).or_default().push(word.clone());
             all.insert(word);
         }
-        let mut concepts: HashSet<u16> = weekdays_between(text, stems).into_iter().collect();
+        let names = named(text, stems);
+        let mut concepts = names.clone();
         concepts.extend(forms.keys().filter_map(|stem| stems.concept(stem)));
         if has_address(text) {
             concepts.extend(*asked::PLACE);
         }
-        Self { forms, words: all, concepts, has_sum: has_sum(text, stems) }
+        Self { forms, words: all, concepts, names, has_sum: has_sum(text, stems) }
     }
 }
 

@@ -12,8 +12,8 @@ use crate::knowledge::Slot;
 /// more often than chance may exceed it, and what is beyond is not ranked.
 const RANKED_ROWS_MAX: i64 = 2_000;
 
-/// Neighbours of a passage that are counted, on either side.
-const PIECES_BESIDE_MAX: i32 = 3;
+/// Pieces of a text that count as near one of them, on either side.
+pub const PIECES_BESIDE_MAX: u32 = 3;
 
 /// A word of the question as one text search configuration sees it.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -94,6 +94,8 @@ pub struct Candidates<'a> {
     pub slot: Slot,
     pub model: &'a str,
     pub dimensions: usize,
+    /// Whether the pieces beside a candidate are looked at; else each counts as a whole text.
+    pub reads_beside: bool,
     pub vector: Option<Vector>,
     pub question_key: &'a str,
     pub texts: &'a [TextQuery],
@@ -124,12 +126,15 @@ pub struct CandidateRow {
     pub cosine: Option<f64>,
     pub rank: f32,
     pub matched: Vec<String>,
-    /// Pieces of its text, itself among them, up to [`PIECES_BESIDE_MAX`] on either side; 1 for an entry of a FAQ.
-    pub pieces: i64,
+    /// Other pieces of its text, up to [`PIECES_BESIDE_MAX`] on either side; 0 for an entry of a FAQ.
+    pub beside: i64,
+    /// Mean cosine similarity of these; `None` when there are none, or none has a vector of the current model.
+    pub beside_cosine: Option<f64>,
 }
 
 /// Curated equals, nearest vectors and full-text hits, joined, each with both signals computed. One statement, so one
-/// round trip: what else would be said before it is said inside.
+/// round trip: what else would be said before it is said inside. Among equals their content decides which are candidates: ids are
+/// random, and the same knowledge must find the same in every database.
 pub async fn candidates(connection: &mut PgConnection, ask: &Candidates<'_>) -> sqlx::Result<Vec<CandidateRow>> {
     let rows = sqlx::query(AssertSqlSafe(candidates_sql(ask.slot, ask.model, ask.dimensions, ask.limit)))
         .bind(ask.page_id)
@@ -145,6 +150,7 @@ pub async fn candidates(connection: &mut PgConnection, ask: &Candidates<'_>) -> 
         .bind(ask.lexemes.iter().map(|l| l.ts_config.as_str()).collect::<Vec<_>>())
         .bind(ask.lexemes.iter().map(|l| l.lexeme.as_str()).collect::<Vec<_>>())
         .bind(ask.lexemes.iter().map(|l| l.query.as_str()).collect::<Vec<_>>())
+        .bind(ask.reads_beside)
         .fetch_all(connection)
         .await?;
     rows.iter().map(candidate).collect()
@@ -167,7 +173,8 @@ fn candidate(row: &sqlx::postgres::PgRow) -> sqlx::Result<CandidateRow> {
         cosine: row.try_get("cosine")?,
         rank: row.try_get("rank")?,
         matched: row.try_get("matched")?,
-        pieces: row.try_get("pieces")?,
+        beside: row.try_get("beside")?,
+        beside_cosine: row.try_get("beside_cosine")?,
     })
 }
 
@@ -180,11 +187,12 @@ fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> Str
                   and ($3::text[] = '{}' or p.labels && $3) and ($4::text[] = '{}' or p.language = any($4))";
     // `walk` is evaluated before the index is walked, because the lateral part asks for it. Iterative scan: filters are
     // applied while the index is walked, so a Page with few passages among many still gets its nearest ones. A vector is long, and
-    // reading it again costs more than the walk: its distance is taken along.
+    // reading it again costs more than the walk: its distance is taken along, and the question's is cast once. For the same reason
+    // only pieces of a text that was cut read those beside them, and only where that is asked for.
     format!(
         "with walk as materialized (
              select set_config('hnsw.iterative_scan', 'strict_order', true)
-                    || set_config('hnsw.ef_search', $5, true) as set
+                    || set_config('hnsw.ef_search', $5, true) as set, $6::vector::halfvec({dimensions}) as asked
          ), texts as materialized (
              select u.ts_config::regconfig as ts_config, u.selecting::tsquery as selecting, u.ranking::tsquery as ranking
                from unnest($8::text[], $9::text[], $10::text[]) as u (ts_config, selecting, ranking)
@@ -193,19 +201,21 @@ fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> Str
                from unnest($11::text[], $12::text[], $13::text[]) as u (ts_config, lexeme, query)
          ), nearest as materialized (
              select n.id, n.distance from walk cross join lateral (
-                 select p.id, p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) as distance
+                 select p.id, p.{vector}::halfvec({dimensions}) <=> walk.asked as distance
                    from passages p
-                  where walk.set <> '' and p.{of_model} = {model} and $6::vector is not null and {filter}
-                  order by p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions}) limit {limit}
+                  where walk.set <> '' and p.{of_model} = {model} and walk.asked is not null and {filter}
+                  order by p.{vector}::halfvec({dimensions}) <=> walk.asked limit {limit}
              ) n
          ), matching as materialized (
              select m.id from (
-                 select p.id, ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking) as rank
+                 select p.id, p.content_hash, p.position,
+                        ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking) as rank
                    from texts t join passages p on p.ts_config = t.ts_config and p.tsv @@ t.selecting
                   where {filter} limit {RANKED_ROWS_MAX}
-             ) m order by m.rank desc, m.id limit {limit}
+             ) m order by m.rank desc, m.content_hash, m.position, m.id limit {limit}
          ), equal as materialized (
-             select p.id from passages p where p.question_key = $7 and $7 <> '' and {filter} order by p.id limit 8
+             select p.id from passages p where p.question_key = $7 and $7 <> '' and {filter}
+              order by p.content_hash, p.position, p.id limit 8
          ), chosen as (
              select id, min(distance) as distance from (
                  select id, distance from nearest
@@ -216,15 +226,20 @@ fn candidates_sql(slot: Slot, model: &str, dimensions: usize, limit: i64) -> Str
                 p.ts_config::text as ts_config, p.id in (select id from equal) as exact,
                 case when c.distance is not null then 1 - c.distance
                      when p.{of_model} = {model}
-                     then 1 - (p.{vector}::halfvec({dimensions}) <=> $6::vector::halfvec({dimensions})) end as cosine,
+                     then 1 - (p.{vector}::halfvec({dimensions}) <=> (select asked from walk)) end as cosine,
                 coalesce(ts_rank('{{0.1, 0.4, 0.6, 1.0}}', p.tsv, t.ranking), 0) as rank,
                 array(select l.lexeme from words l where l.ts_config = p.ts_config and p.tsv @@ l.query) as matched,
-                case when p.question is not null then 1
-                     else (select count(*) from passages s
-                            where s.document_id = p.document_id and s.heading = p.heading and s.question is null
-                              and s.position between p.position - {PIECES_BESIDE_MAX} and p.position + {PIECES_BESIDE_MAX})
-                 end as pieces
+                b.count as beside, b.cosine as beside_cosine
            from chosen c join passages p on p.id = c.id join documents d on d.id = p.document_id
-           left join texts t on t.ts_config = p.ts_config"
+           left join texts t on t.ts_config = p.ts_config
+           left join lateral (
+                select count(*) as count,
+                       avg(1 - (s.{vector}::halfvec({dimensions}) <=> (select asked from walk)))
+                           filter (where s.{of_model} = {model}) as cosine
+                  from passages s
+                 where $14 and p.question is null and s.question is null and s.id <> p.id
+                   and s.document_id = p.document_id and s.heading = p.heading
+                   and s.position between p.position - {PIECES_BESIDE_MAX} and p.position + {PIECES_BESIDE_MAX}
+           ) b on true"
     )
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::words::Words;
 use super::{Hit, Why};
-use crate::db::knowledge::CandidateRow;
+use crate::db::knowledge::{CandidateRow, PIECES_BESIDE_MAX};
 use crate::knowledge::{Calibration, language, terms};
 
 /// Near-duplicates show themselves in their first characters.
@@ -13,12 +13,18 @@ const COMPARED_CHARACTERS_MAX: usize = 600;
 
 /// Share of the words' weight that is left where the languages differ: only names, numbers and loanwords are written alike there.
 const FOREIGN_WORDS: f32 = 0.5;
-/// What a piece loses behind its neighbour of a text that was cut for its length: the better one stands for both.
-const NEIGHBOUR: f32 = 0.5;
+/// What a piece loses behind a better one of a text that was cut for its length: the better one stands for both.
+const PIECE: f32 = 0.75;
 
 /// What each doubling of a cut text's pieces takes from the nearness of all of them, in standard deviations: of many draws the
 /// best is better by chance alone.
-const CHANCE: f32 = 0.25;
+const CHANCE: f32 = 0.1;
+/// How far a piece's nearness is its whole text's.
+const TEXT: f32 = 0.5;
+
+/// Least standard deviation that coverage is measured in, well below what it usually is. Where next to no word is found, the
+/// difference that one everyday word makes is no evidence, however far it stands out.
+const COVERAGE_DEVIATION_MIN: f32 = 0.08;
 
 /// A candidate and what speaks for it.
 pub(super) struct Signals {
@@ -48,17 +54,24 @@ impl Signals {
         Self { row, cosine, coverage, foreign, separates_words, score, rank: 0.0, why: Why::default() }
     }
 
-    /// Whether both are neighbouring pieces of one text under one heading. Entries of a FAQ are texts of their own.
+    /// Whether both are pieces of one text under one heading, near each other. Entries of a FAQ are texts of their own.
     fn continues(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.row, &other.row);
         let is_entry = ours.question.is_some() || theirs.question.is_some();
         let is_of_one_text = ours.document_id == theirs.document_id && ours.heading == theirs.heading;
-        !is_entry && is_of_one_text && ours.position.abs_diff(theirs.position) == 1
+        !is_entry && is_of_one_text && (1..=PIECES_BESIDE_MAX).contains(&ours.position.abs_diff(theirs.position))
     }
 
     /// Pieces that its text was cut into, as far as they stand near it.
     fn pieces(&self) -> f32 {
-        self.row.pieces.max(1) as f32
+        1.0 + self.row.beside.max(0) as f32
+    }
+
+    /// Its cosine similarity, leaning on the mean of its whole text's: a piece is read with what it was cut from.
+    fn nearness(&self) -> f32 {
+        let Some(beside) = self.row.beside_cosine.filter(|x| x.is_finite()) else { return self.cosine };
+        let text = (self.cosine + beside as f32 * (self.pieces() - 1.0)) / self.pieces();
+        (1.0 - TEXT) * self.cosine + TEXT * text
     }
 
     pub fn into_hit(self) -> Hit {
@@ -84,9 +97,13 @@ impl Signals {
 
 /// Best first.
 pub(super) fn rank(mut signals: Vec<Signals>, lexical_weight: f32, understands_meaning: bool) -> Vec<Signals> {
-    let cosine = z_scores(signals.iter().map(|s| s.cosine));
+    // The database gives them in any order, and sums of fractions depend on it.
+    signals.sort_by(by_place);
+    let near = |s: &Signals| if understands_meaning { s.nearness() } else { s.cosine };
+    let cosine = z_scores(signals.iter().map(near));
     let text = z_scores(signals.iter().map(|s| s.row.rank));
-    let coverage = z_scores(signals.iter().map(|s| s.coverage));
+    let least = if understands_meaning { COVERAGE_DEVIATION_MIN } else { f32::EPSILON };
+    let coverage = deviations(signals.iter().map(|s| s.coverage), least);
     for (signal, ((cosine, text), coverage)) in signals.iter_mut().zip(cosine.iter().zip(text).zip(coverage)) {
         let weight = match (signal.separates_words, signal.foreign) {
             (false, _) => 0.0,
@@ -104,11 +121,23 @@ pub(super) fn rank(mut signals: Vec<Signals>, lexical_weight: f32, understands_m
 }
 
 fn best_first(a: &Signals, b: &Signals) -> Ordering {
-    let place = |s: &Signals| (s.row.source.clone(), s.row.position);
-    b.row.exact.cmp(&a.row.exact).then_with(|| b.rank.total_cmp(&a.rank)).then_with(|| place(a).cmp(&place(b)))
+    b.row.exact.cmp(&a.row.exact).then_with(|| b.rank.total_cmp(&a.rank)).then_with(|| by_place(a, b))
+}
+
+/// By what the passages are, not by their ids, which are random.
+fn by_place(a: &Signals, b: &Signals) -> Ordering {
+    fn place(s: &Signals) -> (&str, i32, &str) {
+        (&s.row.source, s.row.position, &s.row.text)
+    }
+    place(a).cmp(&place(b))
 }
 
 fn z_scores(values: impl Iterator<Item = f32>) -> Vec<f32> {
+    deviations(values, f32::EPSILON)
+}
+
+/// How far each is from the mean, in standard deviations, taken as no smaller than `least`.
+fn deviations(values: impl Iterator<Item = f32>, least: f32) -> Vec<f32> {
     let values: Vec<f32> = values.collect();
     let count = values.len().max(1) as f32;
     let mean = values.iter().sum::<f32>() / count;
@@ -116,7 +145,8 @@ fn z_scores(values: impl Iterator<Item = f32>) -> Vec<f32> {
     if deviation <= f32::EPSILON {
         return vec![0.0; values.len()];
     }
-    values.iter().map(|x| (x - mean) / deviation).collect()
+    let unit = deviation.max(least);
+    values.iter().map(|x| (x - mean) / unit).collect()
 }
 
 /// Takes `limit` hits, each time the one whose rank less its likeness to those taken is best. Only the head of the
@@ -137,7 +167,7 @@ pub(super) fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) 
         let penalty = |(signals, words): &(Signals, HashSet<String>)| {
             let likeness = taken.iter().map(|(_, other)| overlap(words, other)).fold(0.0, f32::max);
             let is_piece = diversity > 0.0 && taken.iter().any(|(other, _)| signals.continues(other));
-            diversity * likeness * likeness + if is_piece { NEIGHBOUR } else { 0.0 }
+            diversity * likeness * likeness + if is_piece { PIECE } else { 0.0 }
         };
         let value = |candidate: &(Signals, HashSet<String>)| {
             // Curated equals are in front of everything, whatever they resemble.
@@ -187,7 +217,8 @@ mod tests {
             cosine: Some(cosine),
             rank: 0.0,
             matched: Vec::new(),
-            pieces,
+            beside: pieces - 1,
+            beside_cosine: None,
         };
         Signals::new(row, &Words::new(Vec::new()), Some("en"), Calibration::SEMANTIC)
     }
@@ -202,6 +233,39 @@ mod tests {
         assert_eq!(order(0.85, true), ["short", "long", "far"]);
         assert_eq!(order(0.95, true), ["long", "short", "far"], "much nearer is nearer all the same");
         assert_eq!(order(0.85, false), ["long", "short", "far"], "words say nothing about chance");
+    }
+
+    #[test]
+    fn a_piece_is_read_with_what_it_was_cut_from() {
+        let piece = |source: &str, cosine, beside: Option<f64>| {
+            let mut signals = candidate(source, cosine, 2);
+            signals.row.beside_cosine = beside;
+            signals
+        };
+        let order = |beside| {
+            let candidates =
+                vec![piece("stray", 0.86, beside), piece("at home", 0.85, Some(0.85)), piece("far", 0.7, None)];
+            let ranked = rank(candidates, 0.0, true);
+            ranked.into_iter().map(|signals| signals.row.source).collect::<Vec<_>>()
+        };
+        assert_eq!(order(Some(0.7)), ["at home", "stray", "far"], "what stands beside it is about something else");
+        assert_eq!(order(Some(0.84)), ["stray", "at home", "far"]);
+        assert_eq!(order(None), ["stray", "at home", "far"], "what has no vector says nothing");
+    }
+
+    #[test]
+    fn one_everyday_word_is_no_evidence_however_far_it_stands_out() {
+        let order = |coverage: f32| {
+            let far = |n: i32| candidate(&format!("far {n}"), 0.7 + 0.005 * f64::from(n), 1);
+            let mut candidates: Vec<Signals> = (0..9).map(far).collect();
+            candidates.push(candidate("near", 0.76, 1));
+            let mut word = candidate("word", 0.75, 1);
+            word.coverage = coverage;
+            candidates.push(word);
+            rank(candidates, 0.2, true).swap_remove(0).row.source
+        };
+        assert_eq!(order(0.05), "near");
+        assert_eq!(order(0.9), "word", "nearly all of its words are");
     }
 
     #[test]
