@@ -267,7 +267,10 @@ impl Host {
                        from inbox i left join conversations c on c.page_id = i.page_id and c.psid = i.psid
                        where i.state = 'pending'
                      union all
-                     select to_jsonb(o) - 'text' from outbox o where o.state in ('queued', 'sending', 'unknown')",
+                     select to_jsonb(o) - 'text' from outbox o where o.state in ('queued', 'sending', 'unknown')
+                     union all
+                     select jsonb_build_object('unrecorded', d.turn_id, 'outcome', d.outcome, 'since', d.created_at, 'now', now())
+                       from decisions d where d.record_state = 'pending'",
                 )
                 .fetch_all(self.pool())
                 .await

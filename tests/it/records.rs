@@ -264,6 +264,7 @@ async fn a_withdrawn_message_takes_its_record_along_also_one_on_its_way() {
         psid: "8501".into(),
         version: 1,
         record: json!({ "turn": {} }),
+        unknown_since: None,
     });
     host.app.records.load(turn, Form::Clear).await.unwrap();
     assert_eq!(host.count("select count(*) from decision_records").await, 0, "a late record came back");

@@ -7,6 +7,7 @@
 //! 2. *pipeline* … changes nothing; the lease expires, the wake-up is claimed or swept, and it is repeated.
 //! 3. *commit* in one statement or transaction: decision, outbox rows, ticket, conversation, inbox rows, the lease. Either all of it or none.
 //! 4. *record* … the decision stands and says that its record is on its way; a crash loses the record, never the turn.
+//!    A connection that breaks under the commit leaves open whether it is written: then the record follows if it is.
 //!
 //! # Fencing
 //! The commit compares the lease's token (a worker that stood still while another took over changes nothing) and the epoch (a

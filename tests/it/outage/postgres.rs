@@ -22,6 +22,8 @@ pub enum Line {
     Dead,
     /// The connections there were are dead for ever; new ones work: a firewall has forgotten them.
     Forgotten,
+    /// What is asked arrives; instead of its answer the connection is closed.
+    Unanswered,
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -96,7 +98,7 @@ async fn forward(mut client: TcpStream, target: Arc<PgConnectOptions>, mut line:
         if now == Line::Cut {
             return;
         }
-        let is_open = now == Line::Open || (is_new && now == Line::Forgotten);
+        let is_open = matches!(now, Line::Open | Line::Unanswered) || (is_new && now == Line::Forgotten);
         let forwarded = tokio::select! {
             changed = line.changed() => { if changed.is_err() { return } Ok(()) }
             read = client.read(&mut up), if is_open => match read {
@@ -105,6 +107,7 @@ async fn forward(mut client: TcpStream, target: Arc<PgConnectOptions>, mut line:
             },
             read = server.read(&mut down), if is_open => match read {
                 Ok(0) | Err(_) => return,
+                Ok(_) if now == Line::Unanswered => return,
                 Ok(count) => client.write_all(&down[..count]).await,
             },
         };
@@ -250,4 +253,35 @@ async fn what_was_acknowledged_between_broken_connections_is_stored_and_answered
         let (got, tickets) = (host.got(psid).len(), host.tickets(psid).await);
         assert_eq!((got, tickets.len()), (1, 0), "{psid}: {tickets:?}");
     }
+}
+
+#[tokio::test]
+async fn a_turn_whose_commit_was_not_confirmed_keeps_its_record() {
+    let proxy = Proxy::start().await;
+    let port = proxy.port;
+    let host = Host::start_with(move |plan| {
+        plan.settings.worker.lease_ms = 1_000;
+        plan.secrets.database_url = plan.secrets.database_url.as_ref().map(|url| Proxy::through(port, url));
+    })
+    .await;
+    host.teach_answer().await;
+    // The turn's last statement waits here until its answer is sure to be lost.
+    let mut tx = host.pool().begin().await.unwrap();
+    sqlx::query("lock table decisions in exclusive mode").execute(&mut *tx).await.unwrap();
+    host.ask("1401", QUESTION).await;
+    let waiting = "select pid from pg_locks where relation = 'decisions'::regclass and not granted";
+    let waits = async || sqlx::query_scalar::<_, i32>(waiting).fetch_optional(host.pool()).await.unwrap();
+    host.until("the turn to be committed", async || waits().await.is_some()).await;
+    let pid = waits().await.unwrap();
+    proxy.set(Line::Unanswered);
+    tx.commit().await.unwrap();
+    let ended = async || {
+        let lives = sqlx::query_scalar("select exists (select from pg_stat_activity where pid = $1)");
+        !lives.bind(pid).fetch_one::<bool, _>(host.pool()).await.unwrap()
+    };
+    host.until("the end of the connection", ended).await;
+    proxy.set(Line::Open);
+    host.drained().await;
+    assert_eq!((host.got("1401").len(), host.turns("1401").await.len()), (1, 1));
+    assert_eq!(host.count("select count(*) from decisions where record_state = 'sealed'").await, 1);
 }

@@ -6,10 +6,12 @@
 //! - The keys of a batch's people are read, and made, in the transaction that stores the records: a key that an erasure deletes
 //!   meanwhile is never used again, because the erasure waits for the transaction or the transaction finds no decision.
 //! - Only rows that still say `pending` get their record: one that was withdrawn meanwhile stays erased.
+//! - When a connection broke while a turn was being committed, nobody knows whether its decision stands. Its record comes all the
+//!   same, and is written if the row is found within [`UNKNOWN_FOR`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sqlx::PgPool;
@@ -33,6 +35,10 @@ const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Dropped ones that are remembered until they can be noted.
 const NOTES_MAX: usize = 10_000;
+/// So long a decision is looked for of which nobody knows whether it was written: a statement may end after its connection.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// So many are looked for at once.
+const UNKNOWN_MAX: usize = 256;
 /// Longest wait of a reader for what was taken before it asked.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
@@ -44,6 +50,8 @@ pub struct Job {
     pub psid: String,
     pub version: i32,
     pub record: Value,
+    /// Since when nobody knows whether the decision was written; `None`: it was.
+    pub unknown_since: Option<Instant>,
 }
 
 /// The queue's entrance. Clones share it.
@@ -121,14 +129,18 @@ struct Task {
 impl Task {
     async fn run(self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
-        // So that drops are noted when no record comes any more.
+        let mut unknown = Vec::new();
+        // So that drops are noted, and unknown decisions looked for, when no record comes any more.
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let is_open = tokio::select! {
                 biased;
                 count = jobs.recv_many(&mut batch, BATCH) => count > 0,
-                _ = tick.tick() => true,
+                _ = tick.tick() => {
+                    unknown = self.settle(unknown, &stop).await;
+                    true
+                }
                 () = stop.cancelled() => false,
             };
             if !batch.is_empty() {
@@ -144,10 +156,11 @@ impl Task {
             }
             let count = batch.len() as u64;
             if count > 0 {
-                self.settle(&batch, &stop).await;
-                batch.clear();
+                let not_found = self.settle(std::mem::take(&mut batch), &stop).await;
+                unknown.extend(not_found.into_iter().take(UNKNOWN_MAX.saturating_sub(unknown.len())));
                 self.settled.send_modify(|settled| *settled += count);
             } else if !is_open {
+                self.settle(unknown, &stop).await;
                 self.note().await;
                 return;
             }
@@ -155,13 +168,19 @@ impl Task {
         }
     }
 
-    /// Writes a batch, or drops it after some tries.
-    async fn settle(&self, jobs: &[Job], stop: &CancellationToken) {
+    /// Writes a batch, or drops it after some tries. Gives back those whose decision may still appear.
+    async fn settle(&self, mut jobs: Vec<Job>, stop: &CancellationToken) -> Vec<Job> {
+        if jobs.is_empty() {
+            return jobs;
+        }
         for attempt in 0..TRIES {
-            match self.store(jobs).await {
-                Ok(()) => {
-                    metrics::counter!("frontdesk_records_total", "result" => "sealed").increment(jobs.len() as u64);
-                    return;
+            match self.store(&jobs).await {
+                Ok(pending) => {
+                    jobs.retain(|job| {
+                        job.unknown_since.is_some_and(|since| since.elapsed() < UNKNOWN_FOR)
+                            && !pending.contains(&job.turn_id)
+                    });
+                    return jobs;
                 }
                 Err(error) => {
                     tracing::warn!(%error, attempt, records = jobs.len(), "decision records could not be stored");
@@ -176,9 +195,11 @@ impl Task {
         }
         let turns: Vec<Uuid> = jobs.iter().map(|job| job.turn_id).collect();
         note_dropped(&self.dropped, &turns, "database");
+        Vec::new()
     }
 
-    async fn store(&self, jobs: &[Job]) -> Result<(), WriteError> {
+    /// Gives the turns whose decision waited for its record.
+    async fn store(&self, jobs: &[Job]) -> Result<Vec<Uuid>, WriteError> {
         let mut people: Vec<(String, String)> =
             jobs.iter().map(|job| (job.page_id.clone(), job.psid.clone())).collect();
         // In one order everywhere, so that two writers do not wait for each other.
@@ -206,7 +227,8 @@ impl Task {
         }
         db::decisions::insert_records(&mut tx, &records).await?;
         tx.commit().await?;
-        Ok(())
+        metrics::counter!("frontdesk_records_total", "result" => "sealed").increment(records.len() as u64);
+        Ok(pending)
     }
 
     /// Notes on the rows what was dropped. What cannot be noted now is tried again.

@@ -17,7 +17,7 @@ use crate::db::turns::{Ending, Verdict};
 use crate::fail_point::{self, Point};
 use crate::intake::TurnEvent;
 use crate::pipeline::{self, TurnInput, TurnResult};
-use crate::records::Job;
+use crate::records::{Job, Records};
 use crate::tickets;
 use crate::words::{OUTBOX_TEXT, Sealer};
 
@@ -64,6 +64,7 @@ pub(super) async fn commit(
         rows: &[],
     };
     let mut connection = app.connections.take().await?;
+    let record = Record::of(app, input, result);
     let sealer = if result.replies.is_empty() { None } else { app.words.recall(conversation.id) };
     let is_plain = result.ticket.is_none() && (sealer.is_some() || result.replies.is_empty());
     let verdict = if is_plain {
@@ -83,20 +84,61 @@ pub(super) async fn commit(
     };
     match verdict {
         Verdict::Written | Verdict::Superseded => {}
-        Verdict::LeaseLost => return Ok(Committed::LeaseLost),
-        Verdict::Redo => return Ok(Committed::Redo),
+        Verdict::LeaseLost => {
+            record.discard();
+            return Ok(Committed::LeaseLost);
+        }
+        Verdict::Redo => {
+            record.discard();
+            return Ok(Committed::Redo);
+        }
     }
     fail_point::reach(Point::TurnCommitted);
     app.outbox.wake();
     // Beside the reply's path: what becomes of the record changes nothing about the turn.
-    app.records.write(Job {
-        turn_id: input.turn_id,
-        page_id: conversation.page_id.clone(),
-        psid: conversation.psid.clone(),
-        version: pipeline::RECORD_VERSION,
-        record: result.record.clone(),
-    });
+    record.write();
     Ok(Committed::Done { more: more(app, connection, conversation).await })
+}
+
+/// The record of a turn that is being committed. Dropped undecided (the statement failed, or was cut off with its lease), it is
+/// handed on as one whose decision may stand or not.
+struct Record<'a> {
+    records: &'a Records,
+    job: Option<Job>,
+}
+
+impl<'a> Record<'a> {
+    fn of(app: &'a App, input: &TurnInput, result: &TurnResult) -> Self {
+        let job = Job {
+            turn_id: input.turn_id,
+            page_id: input.conversation.page_id.clone(),
+            psid: input.conversation.psid.clone(),
+            version: pipeline::RECORD_VERSION,
+            record: result.record.clone(),
+            unknown_since: None,
+        };
+        Self { records: &app.records, job: Some(job) }
+    }
+
+    /// The decision is written.
+    fn write(mut self) {
+        if let Some(job) = self.job.take() {
+            self.records.write(job);
+        }
+    }
+
+    /// The decision is not written.
+    fn discard(mut self) {
+        self.job = None;
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.records.write(Job { unknown_since: Some(Instant::now()), ..job });
+        }
+    }
 }
 
 /// The replies as the outbox holds them.
