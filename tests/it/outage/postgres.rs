@@ -276,8 +276,8 @@ async fn a_turn_whose_commit_was_not_confirmed_keeps_its_record() {
     proxy.set(Line::Unanswered);
     tx.commit().await.unwrap();
     let ended = async || {
-        let lives = sqlx::query_scalar("select exists (select from pg_stat_activity where pid = $1)");
-        !lives.bind(pid).fetch_one::<bool, _>(host.pool()).await.unwrap()
+        let lives = sqlx::query_scalar::<_, bool>("select exists (select from pg_stat_activity where pid = $1)");
+        !lives.bind(pid).fetch_one(host.pool()).await.unwrap()
     };
     host.until("the end of the connection", ended).await;
     proxy.set(Line::Open);
