@@ -75,7 +75,8 @@ impl Budgeted {
         }
         let day = self.clock.now().date_naive();
         if self.budget.limits_days() {
-            let (page, all) = db::spending::of_day(&self.pool, day, &request.page_id).await.map_err(unknown)?;
+            let spent = db::spending::of_day(&self.pool, day, &request.page_id);
+            let (page, all) = db::in_time(spent).await.map_err(unknown)?;
             if let Some(budget) = self.budget.reached(page, all) {
                 metrics::counter!("frontdesk_model_budget_refusals_total", "budget" => budget).increment(1);
                 if self.budget.quote_when_spent {
@@ -93,8 +94,8 @@ impl Budgeted {
         };
         if prompt > 0 || completion > 0 {
             let (prompt, completion) = (i64::from(prompt), i64::from(completion));
-            let added = db::spending::add(&self.pool, day, &request.page_id, model, prompt, completion).await;
-            if let Err(error) = added {
+            let added = db::spending::add(&self.pool, day, &request.page_id, model, prompt, completion);
+            if let Err(error) = db::in_time(added).await {
                 // The answer is there and paid for; losing it would not give the tokens back.
                 tracing::error!(%error, "the tokens of a model's answer could not be counted");
             }

@@ -31,6 +31,8 @@ use crate::db;
 use crate::db::conversations::Conversation;
 use crate::db::inbox::StoredEvent;
 use crate::db::lent::Lent;
+use crate::db::messages::StoredMessage;
+use crate::db::pages::Page;
 use crate::fail_point::{self, Point};
 use crate::intake::{self, TurnEvent, Unread};
 use crate::observe::CommittedTurn;
@@ -275,15 +277,9 @@ async fn turns(
             None => app.connections.take().await?,
         };
         if redo > 0 {
-            let mut tx = reading.begin().await?;
-            // The lock shows what takeovers changed since the lease.
-            let Some(now) = lock_leased(&mut tx, &conversation).await? else { return Ok(Committed::LeaseLost) };
-            let limit = app.settings.turn.events_max;
-            let events = db::inbox::pending(&mut tx, &now.page_id, Some(&now.psid), limit).await?;
-            (conversation, turn, _) = intake(app, &mut tx, now, events, false, true).await?;
-            fail_point::reach(Point::IntakeApplied);
-            tx.commit().await?;
-            fail_point::reach(Point::IntakeCommitted);
+            let again = db::in_time(intake_again(app, &mut reading, &conversation)).await?;
+            let Some(again) = again else { return Ok(Committed::LeaseLost) };
+            (conversation, turn) = again;
             if turn.is_empty() {
                 return Ok(Committed::Redo);
             }
@@ -292,12 +288,30 @@ async fn turns(
             Ok(Committed::Redo) => {}
             Ok(committed) => return Ok(committed),
             Err(error) => {
-                postpone(app, &turn, &error).await?;
+                db::in_time(postpone(app, &turn, &error)).await?;
                 return Err(error);
             }
         }
     }
     Ok(Committed::Redo)
+}
+
+/// Applies what has arrived since the lease was taken. `None`: the lease is another worker's by now.
+async fn intake_again(
+    app: &App,
+    connection: &mut PgConnection,
+    leased: &Conversation,
+) -> sqlx::Result<Option<(Conversation, Vec<TurnEvent>)>> {
+    let mut tx = connection.begin().await?;
+    // The lock shows what takeovers changed since the lease.
+    let Some(now) = lock_leased(&mut tx, leased).await? else { return Ok(None) };
+    let limit = app.settings.turn.events_max;
+    let events = db::inbox::pending(&mut tx, &now.page_id, Some(&now.psid), limit).await?;
+    let (conversation, turn, _) = intake(app, &mut tx, now, events, false, true).await?;
+    fail_point::reach(Point::IntakeApplied);
+    tx.commit().await?;
+    fail_point::reach(Point::IntakeCommitted);
+    Ok(Some((conversation, turn)))
 }
 
 /// Adds to the oldest `turn.events_max` unread events, however many events wait between, what corrects one of them: a question that
@@ -317,9 +331,11 @@ async fn corrections(
     Ok(())
 }
 
+/// The lease is renewed meanwhile, on another connection: whatever is asked of the database has a time in which it must answer, or a
+/// connection that died would hold the conversation for ever.
 async fn one_turn(
     app: &App,
-    mut reading: Lent,
+    reading: Lent,
     conversation: &Conversation,
     turn: &[TurnEvent],
     may_grow: bool,
@@ -328,22 +344,15 @@ async fn one_turn(
     let attempts = turn.iter().map(|event| event.attempts).max().unwrap_or(0);
     if attempts >= app.settings.worker.attempts_max {
         drop(reading);
-        return Ok(give_up(app, conversation, turn, attempts).await?);
+        return Ok(db::in_time(give_up(app, conversation, turn, attempts)).await?);
     }
-    let mids: Vec<String> = turn.iter().map(|event| event.mid.clone()).collect();
-    let history_max = app.settings.turn.history_max;
-    let (mut messages, mut history) = db::messages::of_turn(&mut *reading, conversation.id, &mids, history_max).await?;
-    let Some(page) = db::pages::get(&mut *reading, &conversation.page_id).await? else {
-        drop(reading);
-        return Ok(leave(app, conversation, turn, "this Page is not configured here").await?);
+    let (page, messages, history) = db::in_time(read(app, reading, conversation, turn)).await?;
+    let Some(page) = page else {
+        return Ok(db::in_time(leave(app, conversation, turn, "this Page is not configured here")).await?);
     };
     if messages.is_empty() {
-        drop(reading);
-        return Ok(leave(app, conversation, turn, "unsent before it was answered").await?);
+        return Ok(db::in_time(leave(app, conversation, turn, "unsent before it was answered")).await?);
     }
-    app.words.open(&mut *reading, &mut messages).await?;
-    app.words.open(&mut *reading, &mut history).await?;
-    app.connections.give_back(reading);
     let input = TurnInput {
         turn_id: Uuid::now_v7(),
         now: app.clock.now(),
@@ -353,7 +362,7 @@ async fn one_turn(
         history,
     };
     let result = pipeline::run(app, &input).await?;
-    let committed = commit(app, &input, turn, may_grow, &result, started).await?;
+    let committed = db::in_time(commit(app, &input, turn, may_grow, &result, started)).await?;
     if matches!(committed, Committed::Done { .. }) {
         let oldest = turn.iter().map(|event| event.event_at).min().unwrap_or(input.now);
         note(&result, started, app.clock.now() - oldest);
@@ -367,6 +376,23 @@ async fn one_turn(
         });
     }
     Ok(committed)
+}
+
+/// The Page, the turn's messages, and those before them.
+async fn read(
+    app: &App,
+    mut reading: Lent,
+    conversation: &Conversation,
+    turn: &[TurnEvent],
+) -> sqlx::Result<(Option<Page>, Vec<StoredMessage>, Vec<StoredMessage>)> {
+    let mids: Vec<String> = turn.iter().map(|event| event.mid.clone()).collect();
+    let history_max = app.settings.turn.history_max;
+    let (mut messages, mut history) = db::messages::of_turn(&mut *reading, conversation.id, &mids, history_max).await?;
+    let page = db::pages::get(&mut *reading, &conversation.page_id).await?;
+    app.words.open(&mut *reading, &mut messages).await?;
+    app.words.open(&mut *reading, &mut history).await?;
+    app.connections.give_back(reading);
+    Ok((page, messages, history))
 }
 
 fn note(result: &TurnResult, started: Instant, waited: TimeDelta) {

@@ -37,6 +37,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use uuid::Uuid;
 
 use super::{Embedder, Knowledge, KnowledgeError, Purpose, language, spelling, terms};
+use crate::db::in_time;
 use crate::db::knowledge::{self as db, Candidates};
 use rank::{Signals, diversify, rank};
 use words::Words;
@@ -152,10 +153,9 @@ impl Knowledge {
         let (vector, mut connection) =
             tokio::try_join!(self.query_vector(embedder, &query), async { Ok(self.connections.take().await?) })?;
         let names = other_names(&topic);
-        let words = Words::new(db::query_lexemes(&mut connection, page_id, &topic, &focus, &names).await?);
-        let rows = db::candidates(
-            &mut connection,
-            &Candidates {
+        let reading = async {
+            let words = Words::new(db::query_lexemes(&mut connection, page_id, &topic, &focus, &names).await?);
+            let asked = Candidates {
                 page_id,
                 slot: serving.slot,
                 model: embedder.model_id(),
@@ -170,10 +170,12 @@ impl Knowledge {
                 now: request.now,
                 limit: i64::try_from(self.settings.candidates).unwrap_or(40),
                 ef_search: self.settings.ef_search,
-            },
-        )
-        .await?;
-        self.connections.give_back(connection);
+            };
+            let rows = db::candidates(&mut connection, &asked).await?;
+            self.connections.give_back(connection);
+            Ok((words, rows))
+        };
+        let (words, rows) = in_time(reading).await?;
 
         let calibration = embedder.calibration();
         let lexical_weight = self.settings.lexical_weight.unwrap_or(calibration.lexical_weight);

@@ -116,7 +116,7 @@ impl PageTokens {
     }
 
     async fn refresh_quietly(&self) {
-        if let Err(error) = self.refresh().await {
+        if let Err(error) = db::in_time(self.refresh()).await {
             tracing::warn!(%error, "Page tokens could not be read again");
         }
     }
@@ -126,7 +126,7 @@ impl PageTokens {
         let (store, stop) = (self.clone(), stop.clone());
         tasks.spawn(async move {
             while pause(REFRESH_EVERY, &stop).await {
-                if let Err(error) = store.refresh().await {
+                if let Err(error) = db::in_time(store.refresh()).await {
                     tracing::debug!(%error, "Page tokens could not be read again");
                 }
             }

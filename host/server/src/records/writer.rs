@@ -174,7 +174,7 @@ impl Task {
             return jobs;
         }
         for attempt in 0..TRIES {
-            match self.store(&jobs).await {
+            match self.store_in_time(&jobs).await {
                 Ok(pending) => {
                     jobs.retain(|job| {
                         job.unknown_since.is_some_and(|since| since.elapsed() < UNKNOWN_FOR)
@@ -196,6 +196,12 @@ impl Task {
         let turns: Vec<Uuid> = jobs.iter().map(|job| job.turn_id).collect();
         note_dropped(&self.dropped, &turns, "database");
         Vec::new()
+    }
+
+    /// A connection that died must not keep the writer.
+    async fn store_in_time(&self, jobs: &[Job]) -> Result<Vec<Uuid>, WriteError> {
+        let stored = tokio::time::timeout(db::ANSWER_MAX, self.store(jobs)).await;
+        stored.unwrap_or_else(|_| Err(db::silent(db::ANSWER_MAX).into()))
     }
 
     /// Gives the turns whose decision waited for its record.
@@ -237,7 +243,7 @@ impl Task {
         if turns.is_empty() {
             return;
         }
-        match db::decisions::mark_dropped(&self.pool, &turns).await {
+        match db::in_time(db::decisions::mark_dropped(&self.pool, &turns)).await {
             Ok(()) => tracing::warn!(records = turns.len(), "decision records were dropped; their decisions stand"),
             Err(error) => {
                 tracing::debug!(%error, "dropped records could not be noted yet");

@@ -33,7 +33,7 @@ pub(super) async fn commit(
     may_grow: bool,
     result: &TurnResult,
     started: Instant,
-) -> Result<Committed, TurnError> {
+) -> sqlx::Result<Committed> {
     let conversation = &input.conversation;
     let mids: &[String] = &turn.iter().map(|event| event.mid.clone()).collect::<Vec<_>>();
     let ids: Vec<i64> = turn.iter().map(|event| event.inbox_id).collect();
@@ -256,7 +256,7 @@ pub(super) async fn give_up(
     Ok(Committed::Done { more: more(app, connection, &now).await })
 }
 
-pub(super) async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -> Result<(), TurnError> {
+pub(super) async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -> sqlx::Result<()> {
     let attempts = turn.iter().map(|event| event.attempts).max().unwrap_or(0);
     let exponent = u32::try_from(attempts).unwrap_or(0).min(16);
     let pause_ms = app.settings.worker.retry_ms.saturating_mul(1 << exponent).min(RETRY_MS_MAX);
@@ -265,6 +265,5 @@ pub(super) async fn postpone(app: &App, turn: &[TurnEvent], error: &TurnError) -
         TurnError::Database { .. } => "database",
         TurnError::Pipeline { .. } => "pipeline",
     };
-    db::inbox::postpone(&app.pool, &ids, false, i64::try_from(pause_ms).unwrap_or(i64::MAX), kind).await?;
-    Ok(())
+    db::inbox::postpone(&app.pool, &ids, false, i64::try_from(pause_ms).unwrap_or(i64::MAX), kind).await
 }
