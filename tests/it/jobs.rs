@@ -71,7 +71,7 @@ pub async fn over(host: &Host, id: &str) -> Value {
 #[tokio::test]
 async fn a_job_survives_kill_9_and_nothing_is_doubled() {
     let installation = Installation::new().await;
-    let rows = 8_000_usize;
+    let rows = 4_000_usize;
     let first = installation.start().await;
     let (status, answer) = queue(&format!("http://{}", first.address), "parts.csv", catalogue(rows).as_bytes()).await;
     assert_eq!(status, 202, "{answer}");
