@@ -243,10 +243,31 @@ pub fn csv(numbers: Range<usize>) -> String {
     text
 }
 
-/// A question as a customer would ask it: the model, an aspect, and words that no passage has.
-pub fn question(number: usize, passages: usize) -> Question {
+/// A guide in Markdown: each number has a section that is long enough to be cut into several passages.
+pub fn guide(numbers: Range<usize>) -> String {
+    let mut text = String::from("# Guide\n");
+    for number in numbers {
+        let Passage { family, model, mut random, .. } = passage(number);
+        let Family { adjective, thing, details } = family;
+        text.push_str(&format!("\n## The {adjective} {thing} {model}\n\n"));
+        for (name, sentence) in ASPECTS {
+            let (first, second, place) = (random.pick(&details), random.pick(&details), random.pick(&PLACES));
+            text.push_str(&format!(
+                "On {name}: the {adjective} {thing} {model} {sentence}. Whoever changes its {first} should look at the {second} \
+                 too, because the two wear out together. In {place} the workshop does this in {} days, with the {first} that it \
+                 has in stock, and tells you beforehand what the {second} will cost.\n\n",
+                random.below(9) + 1
+            ));
+        }
+    }
+    text
+}
+
+/// A question as a customer would ask it of one of these passages: the model, an aspect, and words that no passage has.
+pub fn question(number: usize, passages: Range<usize>) -> Question {
     let mut random = Random::of(3, number);
-    let Passage { family, model, aspect: (aspect, _), random: mut of_passage } = passage(random.below(passages));
+    let asked = passages.start + random.below(passages.len());
+    let Passage { family, model, aspect: (aspect, _), random: mut of_passage } = passage(asked);
     let detail = of_passage.pick(&family.details);
     let Family { adjective, thing, .. } = family;
     let text = match random.below(4) {
@@ -267,7 +288,7 @@ mod tests {
         assert_eq!(csv(5..8), csv(5..8));
         assert_eq!(csv(0..1_000).lines().collect::<std::collections::HashSet<_>>().len(), 1_001);
         for number in 0..50 {
-            let question = question(number, 1_000);
+            let question = question(number, 0..1_000);
             assert!(question.text.contains(&question.wanted));
             let of_it = csv(0..1_000).lines().filter(|line| line.contains(&question.wanted)).count();
             assert_eq!(of_it, 1, "{question:?}");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use frontdesk_server::app::{App, Roles, Server};
@@ -22,6 +23,9 @@ pub const APP_SECRET: &str = "an app secret of the benchmark";
 const PAGE_TOKEN: &str = "a page token of the benchmark";
 const ADMIN_TOKEN: &str = "an admin token of the benchmark";
 const VERIFY_TOKEN: &str = "a verify token of the benchmark";
+
+/// Longest wait for the policies of a host that starts.
+const POLICIES_MAX: Duration = Duration::from_secs(120);
 
 /// A database of its own on the server that `DATABASE_URL` names; it goes when this is dropped.
 #[derive(Debug)]
@@ -106,7 +110,14 @@ impl Ground {
     pub async fn start(&self, settings: Settings, roles: Roles) -> Result<Host> {
         let server = Server::build(settings, self.secrets(), roles).await?;
         let (app, address, stop) = (Arc::clone(&server.app), server.address, server.stopper());
-        Ok(Host { app, address, stop, task: tokio::spawn(server.run_until_stopped()) })
+        let host = Host { app, address, stop, task: tokio::spawn(server.run_until_stopped()) };
+        // Compiling policies takes a core for seconds, which is no part of what is measured.
+        let began = Instant::now();
+        while host.app.policies.current("default").is_none() {
+            anyhow::ensure!(began.elapsed() < POLICIES_MAX, "no revision serves {POLICIES_MAX:?} after the start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(host)
     }
 }
 

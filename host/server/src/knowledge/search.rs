@@ -12,7 +12,7 @@
 //!    for one that is written without spaces. `cargo xtask eval` measures what the weight does: with a model, up to 0.2 is better than nearness alone
 //!    where questions share words with their passages and no worse elsewhere; 0.3 and more begins to hurt.
 //!    A text that was cut into more pieces has more chances that one of them is near: where the embedder understands meaning, each
-//!    doubling of the pieces takes a tenth of a standard deviation from the nearness of all of them.
+//!    doubling of the pieces takes about a tenth of a standard deviation from the nearness of all of them.
 //! 3. Near-duplicates of better hits move down by `diversity` times their word overlap, and so does a piece of a text that
 //!    was cut for its length, behind a better one near it: one of them stands for both.
 //!
@@ -27,6 +27,7 @@
 //! everyday word is little evidence. `score = w * coverage + (1 - w) * fit(cosine)`, `w` and `fit` by the embedder's
 //! [`Calibration`](super::Calibration); across languages `w` is 0 where the embedder understands meaning.
 
+mod likeness;
 mod rank;
 mod words;
 
@@ -39,6 +40,7 @@ use uuid::Uuid;
 use super::{Embedder, Knowledge, KnowledgeError, Purpose, language, spelling, terms};
 use crate::db::in_time;
 use crate::db::knowledge::{self as db, Candidates};
+pub(super) use likeness::Likeness;
 use rank::{Signals, diversify, rank};
 use words::Words;
 
@@ -188,7 +190,7 @@ impl Knowledge {
         };
         let signals = rows.into_iter().map(|row| Signals::new(row, &words, language, calibration)).collect();
         let ranked = rank(signals, lexical_weight, calibration.understands_meaning);
-        let hits = diversify(ranked, self.settings.diversity, request.limit.min(HITS_MAX));
+        let hits = diversify(ranked, &self.likeness, self.settings.diversity, request.limit.min(HITS_MAX));
         Ok(SearchOutcome { hits: hits.into_iter().map(Signals::into_hit).collect(), strategy })
     }
 

@@ -1,15 +1,12 @@
 //! The order of what was found: both signals fused, near-duplicates moved down.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
 
+use super::likeness::{self, Likeness, overlap};
 use super::words::Words;
 use super::{Hit, Why};
 use crate::db::knowledge::{CandidateRow, PIECES_BESIDE_MAX};
-use crate::knowledge::{Calibration, language, terms};
-
-/// Near-duplicates show themselves in their first characters.
-const COMPARED_CHARACTERS_MAX: usize = 600;
+use crate::knowledge::{Calibration, language};
 
 /// Share of the words' weight that is left where the languages differ: only names, numbers and loanwords are written alike there.
 const FOREIGN_WORDS: f32 = 0.5;
@@ -18,7 +15,7 @@ const PIECE: f32 = 0.75;
 
 /// What each doubling of a cut text's pieces takes from the nearness of all of them, in standard deviations: of many draws the
 /// best is better by chance alone.
-const CHANCE: f32 = 0.1;
+const CHANCE: f32 = 0.11;
 /// How far a piece's nearness is its whole text's.
 const TEXT: f32 = 0.5;
 
@@ -151,25 +148,22 @@ fn deviations(values: impl Iterator<Item = f32>, least: f32) -> Vec<f32> {
 
 /// Takes `limit` hits, each time the one whose rank less its likeness to those taken is best. Only the head of the
 /// list competes, so that diversity reorders good hits and never digs up bad ones.
-pub(super) fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) -> Vec<Signals> {
+pub(super) fn diversify(mut ranked: Vec<Signals>, likeness: &Likeness, diversity: f32, limit: usize) -> Vec<Signals> {
     ranked.truncate(limit.saturating_mul(2));
-    let mut pool: Vec<(Signals, HashSet<String>)> = ranked
-        .into_iter()
-        .map(|signals| {
-            let text = signals.row.question.iter().flat_map(|question| question.chars()).chain([' ']);
-            let text: String = text.chain(signals.row.text.chars()).take(COMPARED_CHARACTERS_MAX).collect();
-            let words = terms::words(&text);
-            (signals, words.into_iter().collect())
-        })
-        .collect();
-    let mut taken: Vec<(Signals, HashSet<String>)> = Vec::with_capacity(limit);
+    let read = |signals: Signals| {
+        let row = &signals.row;
+        let words = likeness.words(row.id, row.question.as_deref(), &row.text);
+        (signals, words)
+    };
+    let mut pool: Vec<(Signals, likeness::Words)> = ranked.into_iter().map(read).collect();
+    let mut taken: Vec<(Signals, likeness::Words)> = Vec::with_capacity(limit);
     while taken.len() < limit && !pool.is_empty() {
-        let penalty = |(signals, words): &(Signals, HashSet<String>)| {
+        let penalty = |(signals, words): &(Signals, likeness::Words)| {
             let likeness = taken.iter().map(|(_, other)| overlap(words, other)).fold(0.0, f32::max);
             let is_piece = diversity > 0.0 && taken.iter().any(|(other, _)| signals.continues(other));
             diversity * likeness * likeness + if is_piece { PIECE } else { 0.0 }
         };
-        let value = |candidate: &(Signals, HashSet<String>)| {
+        let value = |candidate: &(Signals, likeness::Words)| {
             // Curated equals are in front of everything, whatever they resemble.
             if candidate.0.row.exact { f32::INFINITY } else { candidate.0.rank - penalty(candidate) }
         };
@@ -187,11 +181,6 @@ pub(super) fn diversify(mut ranked: Vec<Signals>, diversity: f32, limit: usize) 
         taken.push((signals, words));
     }
     taken.into_iter().map(|(signals, _)| signals).collect()
-}
-
-fn overlap(a: &HashSet<String>, b: &HashSet<String>) -> f32 {
-    let shared = a.intersection(b).count();
-    shared as f32 / (a.len() + b.len()).saturating_sub(shared).max(1) as f32
 }
 
 #[cfg(test)]
