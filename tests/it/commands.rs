@@ -1,4 +1,4 @@
-//! The operator's commands, run as they are typed, against a host that runs: `frontdesk keys`, `page`, `person`.
+//! The operator's commands, run as they are typed, against a host that runs: `frontdesk keys`, `page`, `knowledge`, `search`, `person`.
 
 use serde_json::Value;
 
@@ -95,6 +95,43 @@ async fn pages_are_listed_connected_checked_and_disconnected_from_the_command_li
     assert!(code == 0 && gone.contains("disconnected"), "{gone}");
     let (code, unknown) = page(&["check", "404404404"], &[]).await;
     assert!(code != 0, "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn knowledge_is_added_searched_and_deleted_from_the_command_line() {
+    let installation = Installation::new().await;
+    let process = installation.start().await;
+    let url = at(&process);
+    let file = installation.ground.dir.path().join("shipping.csv");
+    let rows = "question,answer\nDo you ship to Austria?,\"Yes, we ship to Austria within 3 days.\"\nHow do I care for a saddle?,Keep it dry.\n";
+    std::fs::write(&file, rows).unwrap();
+    let ask = async |args: &[&str]| {
+        let args: Vec<&str> = args.iter().chain(&["--url", url.as_str()]).copied().collect();
+        run(&installation, &args, &[]).await
+    };
+    let (code, added) = ask(&["knowledge", "add", file.to_str().unwrap()]).await;
+    assert_eq!(code, 0, "{added}");
+
+    let question = "ship austria quickly";
+    let (code, found) = ask(&["search", question]).await;
+    let first: Vec<&str> = found.lines().take(3).collect();
+    let [place, why, text] = first[..] else { panic!("{found}") };
+    assert!(code == 0 && place.contains("shipping.csv"), "{found}");
+    assert!(why.contains("nearness") && why.contains("words"), "it says what put the passage there: {found}");
+    assert!(text.contains("ship to Austria"), "{found}");
+    assert_eq!(ask(&["knowledge", "search", question]).await, (0, found), "one command by two names");
+    let (code, curated) = ask(&["search", "do you ship to austria"]).await;
+    assert!(code == 0 && curated.lines().next().is_some_and(|line| line.contains("curated")), "{curated}");
+
+    let (_, listed) = ask(&["knowledge", "list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let id = listed["documents"][0]["id"].as_str().unwrap_or_else(|| panic!("{listed}"));
+    let (code, gone) = ask(&["knowledge", "delete", id]).await;
+    assert_eq!(code, 0, "{gone}");
+    let (code, found) = ask(&["search", question]).await;
+    assert!(code == 0 && found.contains("nothing fits"), "{found}");
+    let (code, refused) = ask(&["search"]).await;
+    assert!(code == 2 && refused.contains("QUESTION"), "{code}: {refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,6 +64,8 @@ enum Command {
     /// What the Page knows: add, list, delete, search.
     #[command(subcommand)]
     Knowledge(knowledge::KnowledgeCommand),
+    /// Show what a question finds, and why: `frontdesk knowledge search`, for short.
+    Search(knowledge::Search),
     /// Golden questions: what the Page should answer, asked of a running host.
     #[command(subcommand)]
     Golden(golden::GoldenCommand),
@@ -185,6 +187,7 @@ async fn run_async(command: Command) -> Outcome {
         Command::Serve { config, no_work } => host::run(&config, true, !no_work).await,
         Command::Work { config } => host::run(&config, false, true).await,
         Command::Engines(options) => run_engines_command(options).await.map_err(Failure::failed),
+        Command::Search(options) => knowledge::search(&options).await,
         Command::Knowledge(command) => knowledge::run(command).await,
         Command::Golden(command) => golden::run(command).await,
         Command::Learn(command) => learn::run(command).await,

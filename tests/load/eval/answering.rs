@@ -90,7 +90,11 @@ pub async fn measure(set: &ReadingSet, model: &Arc<Remembering>, options: &Optio
             (DraftOutcome::Drafted(drafted), true) => {
                 answered.answered += 1;
                 let said = fold(&drafted.text);
-                answered.holding += usize::from(question.answers.iter().any(|answer| said.contains(&fold(answer))));
+                let is_held = question.answers.iter().any(|answer| said.contains(&fold(answer)));
+                answered.holding += usize::from(is_held);
+                if !is_held {
+                    tracing::debug!(question = question.text, said = drafted.text, "answered with something else");
+                }
             }
             (DraftOutcome::Declined(_), false) => answered.refused += 1,
             (DraftOutcome::Drafted(drafted), false) => {

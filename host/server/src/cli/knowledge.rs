@@ -56,22 +56,28 @@ pub enum KnowledgeCommand {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Show what a question finds, with its scores.
-    Search {
-        #[arg(required = true)]
-        question: Vec<String>,
-        #[arg(long, value_name = "PAGE_ID")]
-        page: Option<String>,
-        /// Language of the question (ISO 639-1); by default it is detected.
-        #[arg(long)]
-        language: Option<String>,
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
-        limit: u8,
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        remote: Remote,
-    },
+    /// Show what a question finds, and why each passage stands where it does.
+    Search(Search),
+}
+
+#[derive(Debug, Args)]
+pub struct Search {
+    #[arg(required = true)]
+    question: Vec<String>,
+    /// What this Page may use; by default all there is.
+    #[arg(long, value_name = "PAGE_ID")]
+    page: Option<String>,
+    /// Language of the question (ISO 639-1); by default it is detected.
+    #[arg(long)]
+    language: Option<String>,
+    /// Most passages.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
+    limit: u8,
+    /// Print the host's answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -125,15 +131,17 @@ pub async fn run(command: KnowledgeCommand) -> Outcome {
             if json { say_json(&answer) } else { show_list(&answer) }
         }
         KnowledgeCommand::Delete { ids, remote } => delete(&ids, &remote).await,
-        KnowledgeCommand::Search { question, page, language, limit, json, remote } => {
-            let (question, limit) = (question.join(" "), limit.to_string());
-            let mut query = vec![("q", question.as_str()), ("limit", limit.as_str())];
-            query.extend(page.iter().map(|page| ("page_id", page.as_str())));
-            query.extend(language.iter().map(|language| ("language", language.as_str())));
-            let answer = AdminClient::new(&remote)?.get(&["knowledge", "search"], &query).await?;
-            if json { say_json(&answer) } else { show_hits(&answer) }
-        }
+        KnowledgeCommand::Search(options) => search(&options).await,
     }
+}
+
+pub async fn search(options: &Search) -> Outcome {
+    let (question, limit) = (options.question.join(" "), options.limit.to_string());
+    let mut query = vec![("q", question.as_str()), ("limit", limit.as_str())];
+    query.extend(options.page.iter().map(|page| ("page_id", page.as_str())));
+    query.extend(options.language.iter().map(|language| ("language", language.as_str())));
+    let answer = AdminClient::new(&options.remote)?.get(&["knowledge", "search"], &query).await?;
+    if options.json { say_json(&answer) } else { show_hits(&answer) }
 }
 
 async fn add(options: Add) -> Outcome {

@@ -7,9 +7,6 @@ use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 use super::{LOCK_INDEX, quoted};
 use crate::knowledge::{KnowledgeError, Slot};
 
-/// Breadth of the search for neighbours when a vector is added. pgvector's own is 64: among many near vectors a tenth of the true
-/// neighbours was missed. More costs building time, and none when it is searched.
-const EF_CONSTRUCTION: u32 = 100;
 /// How long a replica waits for another one that builds the vector index.
 const INDEX_WAIT: Duration = Duration::from_secs(1_800);
 const INDEX_POLL: Duration = Duration::from_millis(250);
@@ -82,8 +79,7 @@ async fn build_unless_valid(
     let (vector, of_model, model) = (slot.vector(), slot.model(), quoted(model));
     let create = format!(
         "create index concurrently {name} on passages
-         using hnsw (({vector}::halfvec({dimensions})) halfvec_cosine_ops) with (ef_construction = {EF_CONSTRUCTION})
-         where {of_model} = {model}"
+         using hnsw (({vector}::halfvec({dimensions})) halfvec_cosine_ops) where {of_model} = {model}"
     );
     sqlx::query(AssertSqlSafe(create)).execute(connection).await?;
     Ok(true)

@@ -10,7 +10,7 @@ use crate::knowledge::Slot;
 
 /// Passages that full text ranks for one question. The caller's selection aims well below this; words that stand together
 /// more often than chance may exceed it, and what is beyond is not ranked.
-const RANKED_ROWS_MAX: i64 = 2_000;
+const RANKED_ROWS_MAX: i64 = 1_000;
 
 /// Pieces of a text that count as near one of them, on either side.
 pub const PIECES_BESIDE_MAX: u32 = 3;
