@@ -125,7 +125,7 @@ async fn knowledge_is_added_searched_and_deleted_from_the_command_line() {
 
     let (_, listed) = ask(&["knowledge", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    let id = listed["documents"][0]["id"].as_str().unwrap_or_else(|| panic!("{listed}"));
+    let id = listed["documents"][0]["document_id"].as_str().unwrap_or_else(|| panic!("{listed}"));
     let (code, gone) = ask(&["knowledge", "delete", id]).await;
     assert_eq!(code, 0, "{gone}");
     let (code, found) = ask(&["search", question]).await;

@@ -114,6 +114,10 @@ impl Ground {
         // Compiling policies takes a core for seconds, which is no part of what is measured.
         let began = Instant::now();
         while host.app.policies.current("default").is_none() {
+            if host.task.is_finished() {
+                host.stop().await?;
+                anyhow::bail!("the host stopped at its start");
+            }
             anyhow::ensure!(began.elapsed() < POLICIES_MAX, "no revision serves {POLICIES_MAX:?} after the start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -52,6 +52,3 @@ pub mod tickets;
 pub mod webhook;
 pub mod words;
 pub mod worker;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
