@@ -7,6 +7,9 @@ use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 use super::{LOCK_INDEX, quoted};
 use crate::knowledge::{KnowledgeError, Slot};
 
+/// Breadth of the search for neighbours when a vector is added, twice pgvector's own: several processes build at once, and which
+/// neighbours they find differs from build to build, most where many vectors are near each other.
+const EF_CONSTRUCTION: u32 = 128;
 /// How long a replica waits for another one that builds the vector index.
 const INDEX_WAIT: Duration = Duration::from_secs(1_800);
 const INDEX_POLL: Duration = Duration::from_millis(250);
@@ -79,7 +82,8 @@ async fn build_unless_valid(
     let (vector, of_model, model) = (slot.vector(), slot.model(), quoted(model));
     let create = format!(
         "create index concurrently {name} on passages
-         using hnsw (({vector}::halfvec({dimensions})) halfvec_cosine_ops) where {of_model} = {model}"
+         using hnsw (({vector}::halfvec({dimensions})) halfvec_cosine_ops) with (ef_construction = {EF_CONSTRUCTION})
+         where {of_model} = {model}"
     );
     sqlx::query(AssertSqlSafe(create)).execute(connection).await?;
     Ok(true)
