@@ -173,7 +173,7 @@ impl Default for RetrievalSettings {
             candidates: 40,
             lexical_weight: None,
             diversity: 0.2,
-            ef_search: 240,
+            ef_search: 200,
         }
     }
 }
