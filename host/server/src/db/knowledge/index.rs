@@ -8,7 +8,7 @@ use super::{LOCK_INDEX, quoted};
 use crate::knowledge::{KnowledgeError, Slot};
 
 /// Breadth of the search for neighbours when a vector is added, twice pgvector's own: several processes build at once, and which
-/// neighbours they find differs from build to build, most where many vectors are near each other.
+/// neighbours they find differs from build to build, most where many vectors are near each other. An index that stands keeps its own.
 const EF_CONSTRUCTION: u32 = 128;
 /// How long a replica waits for another one that builds the vector index.
 const INDEX_WAIT: Duration = Duration::from_secs(1_800);
